@@ -1,0 +1,238 @@
+"""
+The shape of the package: which module may know which, what may be loaded where, how long a module may be, and what is
+public.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import txmapreduce
+
+PACKAGE = Path(txmapreduce.__file__).parent
+
+LADDER = [
+    ["errors"],
+    ["_context"],
+    ["aggregates"],
+    ["inputs"],
+    ["_codec"],
+    ["_messages"],
+    ["_frames"],
+    ["_shuffle"],
+    ["_tasks"],
+    ["_worker"],
+    ["job"],
+    ["_schedule"],
+    ["_process"],
+    ["_pool"],
+    ["backends"],
+    ["backends.inline", "backends.processes"],
+    ["_coordinator"],
+    ["mapreduce"],
+    ["progress"],
+    ["web"],
+    ["service"],
+    ["cli"],
+    ["testing"],
+]
+"""A module may import what stands in the rows above its own. A new module gets its place in here."""
+
+RUNG = {name: rung for rung, row in enumerate(LADDER) for name in row}
+
+AROUND = ["progress", "web", "service", "cli", "testing"]
+"""These alone may import the package itself, which shows everything else."""
+
+PUBLIC = [
+    "Inline",
+    "MapReduce",
+    "PartFiles",
+    "Policy",
+    "Processes",
+    "TextFiles",
+    "__version__",
+    "aggregates",
+    "current_task",
+    "errors",
+]
+
+
+def module_name(path: Path) -> str:
+    """
+    The name inside the package: C{"backends"} for C{backends/__init__.py}, an empty one for the package itself.
+    """
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(nodes: Iterator[ast.AST], path: Path) -> Iterator[str]:
+    """
+    The full names of what the import statements among the nodes import.
+    """
+    package = ["txmapreduce", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            near = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*near, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def imports_anywhere(path: Path) -> Iterator[str]:
+    return imports(ast.walk(ast.parse(path.read_bytes())), path)
+
+
+def at_module_level(node: ast.AST) -> Iterator[ast.AST]:
+    """
+    What runs when the module is imported: everything but the bodies of functions.
+    """
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield child
+            yield from at_module_level(child)
+
+
+def own_module(name: str) -> str | None:
+    """
+    The module of this package that an import of C{name} reaches, empty for the package itself, or C{None}.
+    """
+    top, *parts = name.split(".")
+    if top != "txmapreduce":
+        return None
+    while parts and ".".join(parts) not in {*MODULES, *RUNG}:
+        parts.pop()
+    return ".".join(parts)
+
+
+def may_import(importer: str, imported: str) -> bool:
+    if imported == "":
+        return importer in AROUND
+    return imported == importer or RUNG.get(imported, len(LADDER)) < RUNG.get(importer, 0)
+
+
+def loaded_by(statement: str) -> set[str]:
+    """
+    The names of all modules that a fresh interpreter has loaded after the statement.
+    """
+    program = f"import sys\nsys.path.insert(0, {str(PACKAGE.parent)!r})\n{statement}\nprint(*sys.modules)"
+    return set(subprocess.check_output([sys.executable, "-c", program], text=True).split())
+
+
+class LadderTests(SynchronousTestCase):
+    """
+    Imports go one way.
+    """
+
+    def test_everyModuleHasItsPlace(self) -> None:
+        """
+        No module of the package is missing in the ladder.
+        """
+        self.assertEqual(sorted(set(MODULES) - set(RUNG) - {""}), [])
+
+    def test_importsGoUp(self) -> None:
+        """
+        A module imports only what stands above it, in functions and for type checking too.
+        """
+        wrong = {
+            f"{importer} imports {imported or 'the package itself'}"
+            for importer, path in MODULES.items()
+            for imported in map(own_module, imports_anywhere(path))
+            if importer and imported is not None and not may_import(importer, imported)
+        }
+        self.assertEqual(sorted(wrong), [])
+
+    def test_ladderIsKept(self) -> None:
+        """
+        The check itself sees an import that goes down or sideways, or reaches for the package, in each way to write it.
+        """
+        path = PACKAGE / "backends" / "inline.py"
+        source = (
+            "import txmapreduce.mapreduce\n"
+            "from txmapreduce import mapreduce, MapReduce\n"
+            "from . import processes\n"
+            "from .processes import Processes\n"
+            "from .. import _coordinator\n"
+            "from ..errors import MapReduceError\n"
+            "import ast\n"
+        )
+        found = list(map(own_module, imports(ast.walk(ast.parse(source)), path)))
+        sideways = ["backends.processes", "backends.processes"]
+        self.assertEqual(found, ["mapreduce", "mapreduce", "", *sideways, "_coordinator", "errors", None])
+        allowed = [name for name in found if name is not None and may_import("backends.inline", name)]
+        self.assertEqual(allowed, ["errors"])
+
+
+class LoadingTests(SynchronousTestCase):
+    """
+    What is loaded where.
+    """
+
+    def test_scheduleDecidesOnly(self) -> None:
+        """
+        The schedule has no clock, no I/O and no Twisted.
+        """
+        found = {name.split(".")[0] for name in imports_anywhere(MODULES["_schedule"])}
+        outside = {"asyncio", "datetime", "io", "os", "select", "selectors", "socket", "threading", "time", "twisted"}
+        self.assertEqual(found & outside, set())
+
+    def test_reactorIsPassedIn(self) -> None:
+        """
+        No module installs a reactor by being imported.
+        """
+        wrong = [
+            name
+            for name, path in MODULES.items()
+            for imported in imports(at_module_level(ast.parse(path.read_bytes())), path)
+            if f"{imported}.".startswith("twisted.internet.reactor.")
+        ]
+        self.assertEqual(wrong, [])
+
+    def test_workerIsLight(self) -> None:
+        """
+        A worker starts without Twisted, and loads no library before it needs it.
+        """
+        loaded = loaded_by("import txmapreduce._worker")
+        self.assertIn("txmapreduce._worker", loaded)
+        self.assertEqual(loaded & {"asyncio", "click", "dill", "numpy", "twisted"}, set())
+
+    def test_packageIsLight(self) -> None:
+        """
+        Importing the package alone loads no Twisted: its names are loaded on demand.
+        """
+        self.assertNotIn("twisted", loaded_by("import txmapreduce"))
+
+
+class SizeTests(SynchronousTestCase):
+    def test_modulesAreShort(self) -> None:
+        """
+        No module has more than 400 lines.
+        """
+        lines = {name: len(path.read_text("utf-8").splitlines()) for name, path in MODULES.items()}
+        self.assertEqual({name: count for name, count in lines.items() if count > 400}, {})
+
+
+class PublicTests(SynchronousTestCase):
+    def test_names(self) -> None:
+        """
+        The public names are these, each can be had from the top, and C{dir} shows them.
+        """
+        self.assertEqual(sorted(txmapreduce.__all__), sorted(PUBLIC))
+        for name in PUBLIC:
+            self.assertIsNotNone(getattr(txmapreduce, name))
+        self.assertEqual(set(PUBLIC) - set(dir(txmapreduce)), set())
+
+    def test_typesArePublished(self) -> None:
+        """
+        Type checkers of others may use the package's annotations.
+        """
+        self.assertTrue((PACKAGE / "py.typed").is_file())

@@ -1,0 +1,79 @@
+"""
+Tests for L{txmapreduce._messages}.
+"""
+
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from typing import get_args, get_type_hints
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from txmapreduce import _messages
+from txmapreduce._messages import KINDS, Forget, Message
+
+SCALARS = {bool, int, float, str, bytes}
+
+
+def scalars(annotation: object) -> set[object]:
+    """
+    The classes that an annotation is made of.
+    """
+    items = [item for item in get_args(annotation) if item is not Ellipsis]
+    return {annotation} if not items else set().union(*map(scalars, items))
+
+
+class MessagesTests(SynchronousTestCase):
+    def test_kinds(self) -> None:
+        """
+        A message's kind is its place among these. New ones go to the end, or C{VERSION} changes.
+        """
+        names = "Hello Surroundings Define Map Fold HandOver Forget Done Failed Parts"
+        self.assertEqual([cls.__name__ for cls in KINDS], names.split())
+
+    def test_every_message_once(self) -> None:
+        """
+        C{KINDS} and the type C{Message} hold every message of the module once.
+        """
+        defined = {value for value in vars(_messages).values() if isinstance(value, type) and is_dataclass(value)}
+        self.assertEqual(len(KINDS), len(set(KINDS)))
+        self.assertEqual(set(KINDS), defined)
+        self.assertEqual(set(KINDS), set(get_args(Message)))
+
+    def test_frozen(self) -> None:
+        """
+        A message doesn't change any more.
+        """
+        for cls in KINDS:
+            message = cls(*[()] * len(fields(cls)))
+            for field in fields(cls):
+                with self.assertRaises(FrozenInstanceError):
+                    setattr(message, field.name, ())
+
+    def test_buffers_last(self) -> None:
+        """
+        Every message has buffers, behind its plain fields: the frame has them in this order.
+        """
+        self.assertEqual({fields(cls)[-1].name for cls in KINDS}, {"buffers"})
+
+    def test_plain_fields(self) -> None:
+        """
+        Plain fields are scalars and tuples of them, which is all that a header can hold.
+        """
+        for cls in KINDS:
+            hints = get_type_hints(cls)
+            del hints["buffers"]
+            self.assertLessEqual(set().union(*map(scalars, hints.values())), SCALARS, cls)
+
+    def test_documented(self) -> None:
+        """
+        Each message says what it means.
+        """
+        for cls in KINDS:
+            # A dataclass without a docstring gets its signature for one.
+            self.assertFalse((cls.__doc__ or cls.__name__).startswith(cls.__name__), cls)
+
+    def test_equal(self) -> None:
+        """
+        Messages are values: equal when their fields are.
+        """
+        self.assertEqual(Forget(1), Forget(1))
+        self.assertNotEqual(Forget(1), Forget(2))

@@ -1,0 +1,83 @@
+"""
+A map-reduce framework on Twisted: fill the cores of one machine, lose nothing when a worker dies.
+
+    from txmapreduce import MapReduce
+    print(MapReduce(lambda x: x * x).run_sync(range(10)))
+
+The modules, each of which may import only those above it:
+
+  - C{errors}: every exception that a user can catch
+  - C{_context}: what a user's function can ask about its task
+  - C{aggregates}: L{Aggregate} and the ones that ship
+  - C{inputs}: iterables and text files, as chunks and splits
+  - C{_codec}: Python values and user functions to bytes and back
+  - C{_messages}: what coordinator and worker say to each other
+  - C{_frames}: bytes to messages and back
+  - C{_shuffle}: keys: partitions, and how their values come together
+  - C{_tasks}: run one map or one reduce task, the same in every backend
+  - C{_worker}: the child process's loop
+  - C{job}: L{Job} and L{Policy}
+  - C{_chunking}, C{_schedule}: the state machine of a run
+  - C{_process}, C{_pool}: one child's life, and that of several
+  - C{backends}: where tasks run: C{inline}, C{processes}
+  - C{_coordinator}: carries out the schedule's instructions
+  - C{_blocking}, C{_async_input}: the ways to scripts, threads and asyncio
+  - C{mapreduce}: L{MapReduce}
+  - C{cli}: the command line
+
+Importing this package imports none of them: names are loaded on demand, and the reactor is left alone until a job runs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import aggregates, errors
+    from ._context import current_task
+    from .backends.inline import Inline
+    from .backends.processes import Processes, close_default_pool
+    from .inputs import TextFiles
+    from .job import Policy
+    from .mapreduce import MapReduce
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Inline",
+    "MapReduce",
+    "Policy",
+    "Processes",
+    "TextFiles",
+    "__version__",
+    "aggregates",
+    "close_default_pool",
+    "current_task",
+    "errors",
+]
+
+_PLACES = {
+    "Inline": "backends.inline",
+    "MapReduce": "mapreduce",
+    "Policy": "job",
+    "Processes": "backends.processes",
+    "TextFiles": "inputs",
+    "aggregates": "",
+    "close_default_pool": "backends.processes",
+    "current_task": "_context",
+    "errors": "",
+}
+
+
+def __getattr__(name: str) -> Any:
+    place = _PLACES.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{place}"), name) if place else import_module(f"{__name__}.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

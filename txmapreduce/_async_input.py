@@ -1,0 +1,171 @@
+"""
+Input that comes asynchronously: an HTTP body, a queue.
+
+It is iterated where it belongs: an object of asyncio's in the loop of its thread, one of Twisted's in the reactor. It is
+pulled only as far as the run has asked for records, so it is paused whenever the run lags. What has come is given
+without waiting for a full chunk, but not before the iterator has to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from ._blocking import running_loop
+from .inputs import is_async
+
+__all__ = ["AsyncRecords", "at_home"]
+
+
+class _AtHome:
+    """
+    An asynchronous iterable and the asyncio loop in which it has to be iterated.
+    """
+
+    def __init__(self, data: AsyncIterable[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self.data = data
+        self.loop = loop
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self.data.__aiter__()
+
+
+def at_home(data: Any) -> Any:
+    """
+    Remember the loop that runs in this thread, where C{data} is asynchronous.
+    """
+    loop = running_loop()
+    if loop is None or not is_async(data) or isinstance(data, _AtHome):
+        return data
+    return _AtHome(data, loop)
+
+
+class AsyncRecords:
+    """
+    An input of records that come when they come.
+    """
+
+    splits = False
+    length = None
+
+    def __init__(self, reactor: Any, data: AsyncIterable[Any]) -> None:
+        """
+        @param reactor: the thread that calls L{take} is its.
+        """
+        data = at_home(data)
+        self._reactor = reactor
+        self._loop: asyncio.AbstractEventLoop | None = data.loop if isinstance(data, _AtHome) else None
+        self._iterator = data.__aiter__()
+        self._buffer: list[Any] = []
+        self._wanted = 0
+        self._waiting: Deferred[Sequence[Any]] | None = None
+        self._pulling = False
+        self._told = False
+        self._ended = False
+        self._closed = False
+        self._error: BaseException | None = None
+
+    def take(self, count: int) -> Deferred[Sequence[Any]]:
+        """
+        What has come, C{count} at the most; when nothing has, wait for something.
+        """
+        self._wanted = count
+        self._waiting = waiting = Deferred()
+        if self._buffer or self._ended:
+            self._give()
+        else:
+            self._pull_on()
+        return waiting
+
+    def _give(self) -> None:
+        """
+        Answer the one who waits, if there is something to say, and pull on as long as there is room.
+        """
+        self._told = False
+        if self._waiting is not None and (self._buffer or self._ended):
+            waiting, self._waiting = self._waiting, None
+            given = self._buffer[: self._wanted]
+            del self._buffer[: len(given)]
+            if given or self._error is None:
+                waiting.callback(given)
+            else:
+                waiting.errback(self._error)
+        self._pull_on()
+
+    def _pull_on(self) -> None:
+        room = self._wanted - len(self._buffer)
+        if room > 0 and not self._pulling and not self._ended and not self._closed:
+            self._pulling = True
+            self._drive(self._pull(room), self._pulled)
+
+    async def _pull(self, count: int) -> bool:
+        """
+        Take C{count} records into the buffer, at home. Whether that was the end.
+        """
+        for _ in range(count):
+            try:
+                self._buffer.append(await self._iterator.__anext__())
+            except StopAsyncIteration:
+                return True
+            except BaseException as error:
+                self._error = error
+                return True
+            if not self._told:
+                self._told = True
+                self._soon(self._give)
+        return False
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        """
+        Call in the reactor's thread, but not before this one has to wait for something.
+        """
+        if self._loop is None:
+            self._reactor.callLater(0, call)
+        else:
+            self._loop.call_soon(self._reactor.callFromThread, call)
+
+    def _drive(self, coroutine: Coroutine[Any, Any, Any], then: Callable[[bool], None]) -> None:
+        """
+        Run a coroutine at home, and bring its result here.
+        """
+        loop = self._loop
+        if loop is None:
+            Deferred.fromCoroutine(coroutine).addCallback(then)
+            return
+
+        def begin() -> None:
+            task = asyncio.ensure_future(coroutine)
+            task.add_done_callback(lambda done: self._reactor.callFromThread(then, done.result()))
+
+        loop.call_soon_threadsafe(begin)
+
+    def _pulled(self, ended: bool) -> None:
+        self._pulling = False
+        self._ended = ended
+        if self._closed:
+            self._close_iterator()
+        else:
+            self._give()
+
+    def close(self) -> None:
+        """
+        Pull no more, and close an asynchronous generator, so that its C{finally} runs now.
+        """
+        self._closed = True
+        if not self._pulling:
+            self._close_iterator()
+
+    def _close_iterator(self) -> None:
+        close = getattr(self._iterator, "aclose", None)
+        if close is not None and not self._ended:
+            self._ended = True
+            self._drive(self._closing(close), lambda _: None)
+
+    async def _closing(self, close: Callable[[], Any]) -> None:
+        try:
+            await close()
+        except Exception as error:
+            self._error = error

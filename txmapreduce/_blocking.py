@@ -1,0 +1,144 @@
+"""
+Between Deferreds and those who can't use them: scripts, notebooks, threads, asyncio.
+
+There is one reactor in a process. Where the application runs it, it is used as it is; otherwise crochet runs it in a
+thread of its own at first need, and stops it when the main thread ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent, globalLogPublisher
+from twisted.python import threadable
+from twisted.python.failure import Failure
+
+from .errors import BackendUnavailable
+
+__all__ = ["blocking", "in_reactor_thread", "running_loop", "settle", "to_future"]
+
+T = TypeVar("T")
+
+_CANCEL_GRACE = 1.0
+"""Seconds that a cancelled run gets to end its workers before Ctrl-C goes on."""
+
+
+def in_reactor_thread() -> bool:
+    """
+    Whether the reactor runs, in this very thread.
+    """
+    from twisted.internet import reactor
+
+    return bool(reactor.running) and threadable.isInIOThread()  # type: ignore[attr-defined]
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """
+    The asyncio loop that runs in this thread, if there is one.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _ensure_reactor() -> Any:
+    """
+    See to it that the reactor runs in some other thread.
+    """
+    import crochet
+    from twisted.internet import reactor
+
+    if reactor.running:  # type: ignore[attr-defined]
+        try:
+            crochet.no_setup()
+        except RuntimeError:  # crochet runs it, or has been told before
+            pass
+    elif getattr(reactor, "_startedBefore", False) and not getattr(reactor, "_started", False):
+        raise BackendUnavailable("the reactor of this process has been stopped, and Twisted can't start it again")
+    else:
+        crochet.setup()
+        globalLogPublisher.addObserver(_echo)
+    return crochet
+
+
+def _echo(event: LogEvent) -> None:
+    """
+    In a script or a notebook, what the workers print belongs on the screen.
+    """
+    if event.get("worker_output"):
+        stream = sys.stderr if event["stream"] == "stderr" else sys.stdout
+        if stream is not None:
+            print(event["line"], file=stream, flush=True)
+
+
+def blocking(start: Callable[[], Deferred[T]]) -> T:
+    """
+    Call C{start} in the reactor's thread and wait for its Deferred. Ctrl-C cancels it.
+
+    @raise RuntimeError: when called in the reactor's own thread, which would wait for itself.
+    """
+    if in_reactor_thread():
+        raise RuntimeError(
+            "this would block the reactor, which runs in this thread: use run(), which gives a Deferred, "
+            "or run_async(), or call it in another thread (deferToThread)"
+        )
+    crochet = _ensure_reactor()
+    eventual = crochet.run_in_reactor(start)()
+    try:
+        return eventual.wait(None)  # type: ignore[no-any-return]
+    except crochet.ReactorStopped:
+        raise BackendUnavailable("the reactor was stopped while the run was under way") from None
+    except BaseException:
+        _cancelled(eventual, crochet)
+        raise
+
+
+def _cancelled(eventual: Any, crochet: Any) -> None:
+    eventual.cancel()
+    try:
+        eventual.wait(_CANCEL_GRACE)
+    except BaseException:
+        pass
+
+
+def to_future(start: Callable[[], Deferred[T]], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
+    """
+    Call C{start} in the reactor's thread; the future belongs to C{loop}. Cancelling the future cancels the Deferred.
+    """
+    if in_reactor_thread():
+        return start().asFuture(loop)
+    from twisted.internet import reactor
+
+    _ensure_reactor()
+    future: asyncio.Future[T] = loop.create_future()
+    call = reactor.callFromThread  # type: ignore[attr-defined]
+
+    def begin() -> None:
+        deferred = start()
+        future.add_done_callback(lambda done: call(deferred.cancel) if done.cancelled() else None)
+        deferred.addBoth(lambda result: loop.call_soon_threadsafe(_settle, future, result))
+
+    call(begin)
+    return future
+
+
+def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():
+        return
+    if isinstance(result, Failure):
+        future.set_exception(result.value)
+    else:
+        future.set_result(result)
+
+
+def settle(start: Callable[[], Deferred[T]]) -> Awaitable[T]:
+    """
+    What to C{await} for the Deferred of C{start}: in a coroutine of asyncio a future, in one of Twisted the Deferred.
+    """
+    loop = running_loop()
+    return start() if loop is None else to_future(start, loop)

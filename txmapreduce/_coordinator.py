@@ -1,0 +1,553 @@
+"""
+Drives one run: carries out the schedule's instructions on a backend's session, and feeds back what happens.
+
+The coordinator never runs user code but the input's own iterator. Whatever else it does with a user's data, which is to
+decode results and put them side by side, it does in slices of L{SLICE} seconds and lets the reactor turn in between.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from . import _schedule as events
+from ._schedule import BadRecord, Event, Handle, Instruction, MapAttempt, Outcome, Plan, Schedule
+from ._shuffle import join
+from ._tasks import EMPTY
+from .backends import AttemptFailed, Backend, Chunk, Session
+from .errors import MapReduceError, NotSerializable
+from .inputs import Feed, Split, parse_bytes
+from .job import Job
+
+__all__ = ["Coordinator", "Input", "Progress"]
+
+_log = Logger()
+
+SLICE = 0.01
+"""Seconds that the coordinator works on before it lets the reactor turn: a fifth of what an application may notice."""
+
+FIXED_CHUNKSIZE = 1000
+"""Records per chunk where chunks have to be the same in every run (C{reproducible}, C{seed}) and no size was given."""
+
+
+class Input(Protocol):
+    """
+    What a run reads from.
+
+    @ivar splits: it gives splits, one at a time, rather than records.
+    @ivar length: how many records or splits there are in all, where that is known.
+    """
+
+    splits: bool
+    length: int | None
+
+    def take(self, count: int) -> Deferred[Sequence[Any]] | Sequence[Any]:
+        """
+        The next records, C{count} at the most. None at all: that was the end.
+        """
+
+    def close(self) -> None:
+        """
+        No more will be taken.
+        """
+
+
+class Records:
+    """
+    An input of records that are there when they are asked for.
+    """
+
+    splits = False
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self.length = feed.length
+
+    def take(self, count: int) -> Sequence[Any]:
+        """
+        The next records.
+        """
+        return self._feed.take(count)
+
+    def close(self) -> None:
+        """
+        Close the iterator.
+        """
+        self._feed.close()
+
+
+class Splits:
+    """
+    An input of splits.
+    """
+
+    splits = True
+
+    def __init__(self, splits: Sequence[Split]) -> None:
+        self._splits = deque(splits)
+        self.length = len(splits)
+
+    def take(self, count: int) -> Sequence[Any]:
+        """
+        The next split.
+        """
+        return [self._splits.popleft()] if self._splits else []
+
+    def close(self) -> None:
+        """
+        There is nothing to close.
+        """
+
+
+@dataclass(frozen=True)
+class Progress:
+    """
+    How far a run has come.
+
+    @ivar chunks: chunks whose results are in. C{total}: how many there will be, or C{None} while nobody knows.
+    @ivar records: records (lines, for text files) that were read in them.
+    @ivar retried: attempts that had to be made again.
+    @ivar skipped: bad records that were left out.
+    @ivar seconds: since the run began.
+    @ivar fraction: the part of the input that is done, from 0 to 1, or C{None} where its length is not known.
+    """
+
+    chunks: int
+    total: int | None
+    records: int
+    retried: int
+    skipped: int
+    seconds: float
+    fraction: float | None
+
+
+@dataclass
+class _Lot:
+    """
+    What one read gave: the records of the chunks from C{first} on, or a split.
+    """
+
+    first: int
+    chunk: Chunk
+
+
+class Coordinator:
+    """
+    One run.
+
+    @ivar result: fires with the result, or fails. Cancel it to cancel the run.
+    """
+
+    def __init__(
+        self, reactor: Any, job: Job, source: Input, backend: Backend, *, streams: bool = False, in_order: bool = True
+    ) -> None:
+        self._reactor = reactor
+        self._job = job
+        self._input = source
+        self._backend = backend
+        self._began = reactor.seconds()
+        self._plan = _plan(job, source, streams, in_order)
+        self._schedule = Schedule(self._plan, self._began)
+        self._session: Session | None = None
+        self._lots: dict[int, _Lot] = {}
+        self._events: deque[Event] = deque()
+        self._later: Any = None
+        self._timers: set[Any] = set()
+        self._busy = False
+        self._retry_names = frozenset(f"{kind.__module__}.{kind.__qualname__}" for kind in job.policy.retry_exceptions)
+        self._arrived: deque[Handle] = deque()
+        self._values: list[Any] = []
+        self._assembling = False
+        self._concluded: tuple[Handle, ...] | None = None
+        self._tickets: dict[int, Deferred[Any]] = {}
+        self._ended: tuple[Any] | None = None
+        self._reader: Deferred[None] | None = None
+        self.result: Deferred[Any] = Deferred(lambda _: self.cancel())
+
+    def start(self) -> None:
+        """
+        Begin. Errors that show at once fail L{result}, too.
+        """
+        try:
+            self._session = self._backend.open(self._job.program(), self._job.functions(), self)
+        except MapReduceError:
+            self._end(Failure())
+            return
+        for instruction in self._schedule.start():
+            self._carry_out(instruction)
+        self.post(events.Capacity(self._session.workers))
+
+    def cancel(self) -> None:
+        """
+        Stop the run: its work ends, L{result} fails with C{CancelledError}. Nothing happens when it is over already.
+        """
+        self._end(Failure(CancelledError("the run was cancelled")))
+
+    # What a session tells
+
+    def capacity(self, workers: int) -> None:
+        """
+        See L{backends.Listener}.
+        """
+        self.post(events.Capacity(workers))
+
+    def started(self, id: int) -> None:
+        """
+        See L{backends.Listener}.
+        """
+        if self._plan.task_timeout is not None:
+            self.post(events.Started(id))
+
+    def secured(self, handle: Handle) -> None:
+        """
+        See L{backends.Listener}.
+        """
+        self.post(events.Secured(handle))
+
+    def lost(self, handle: Handle) -> None:
+        """
+        See L{backends.Listener}.
+        """
+        self.post(events.Lost(handle))
+
+    # Events and instructions
+
+    def post(self, event: Event) -> None:
+        """
+        Let the schedule know, now or as soon as what is being done has been done.
+        """
+        self._events.append(event)
+        if not self._busy and self._later is None:
+            self._turn()
+
+    def _turn(self) -> None:
+        """
+        Work off events for a slice of time.
+        """
+        self._later = None
+        self._busy = True
+        seconds = self._reactor.seconds
+        until = seconds() + SLICE
+        try:
+            while self._events and self._ended is None:
+                for instruction in self._schedule.handle(self._events.popleft(), seconds()):
+                    self._carry_out(instruction)
+                if self._events and seconds() > until:
+                    self._later = self._reactor.callLater(0, self._turn)
+                    break
+        finally:
+            self._busy = False
+
+    def _carry_out(self, instruction: Instruction) -> None:
+        if self._ended is None:
+            getattr(self, "_do_" + type(instruction).__name__.lower())(instruction)
+
+    def _do_read(self, instruction: events.Read) -> None:
+        try:
+            taken = self._input.take(instruction.records)
+        except BaseException as error:
+            self.post(events.InputFailed(error))
+            return
+        if isinstance(taken, Deferred):
+            taken.addCallbacks(
+                lambda records: self._got(instruction, records), lambda why: self.post(events.InputFailed(why.value))
+            )
+        else:
+            self._got(instruction, taken)
+
+    def _got(self, instruction: events.Read, taken: Sequence[Any]) -> None:
+        if len(taken):
+            chunk = taken[0] if self._plan.splits else taken
+            self._lots[instruction.lot] = _Lot(self._schedule.next_chunk, chunk)
+        self.post(events.Got(instruction.lot, len(taken), ended=not len(taken)))
+
+    def _do_submit(self, instruction: events.Submit) -> None:
+        attempt = instruction.attempt
+        chunk = self._records(attempt) if isinstance(attempt, MapAttempt) else None
+        assert self._session is not None
+        deferred = self._session.submit(attempt, chunk)
+        deferred.addCallbacks(self._finished, self._broke, callbackArgs=(attempt.id,), errbackArgs=(attempt.id,))
+
+    def _records(self, attempt: MapAttempt) -> Chunk:
+        lot = self._lots[attempt.lot]
+        if self._plan.chunksize is None or self._plan.splits:
+            return lot.chunk
+        start = (attempt.first - lot.first) * attempt.chunksize
+        return lot.chunk[start : start + attempt.count * attempt.chunksize]  # type: ignore[index]
+
+    def _finished(self, outcome: Outcome, id: int) -> None:
+        self.post(events.Finished(id, outcome))
+
+    def _broke(self, failure: Failure, id: int) -> None:
+        if self._ended is not None:
+            return
+        error = failure.value
+        if not isinstance(error, AttemptFailed):
+            self._end(failure)
+            return
+        retry = error.retry or not self._retry_names.isdisjoint(error.kinds)
+        self.post(events.Broke(id, error.error, retry, error.charge, error.chunk))
+
+    def _do_kill(self, instruction: events.Kill) -> None:
+        assert self._session is not None and isinstance(instruction.error, MapReduceError)
+        self._session.kill(instruction.id, instruction.error)
+
+    def _do_drop(self, instruction: events.Drop) -> None:
+        del self._lots[instruction.lot]
+
+    def _do_wake(self, instruction: events.Wake) -> None:
+        def wake() -> None:
+            self._timers.discard(timer)
+            self.post(events.Tick())
+
+        timer = self._reactor.callLater(max(0.0, instruction.at - self._reactor.seconds()), wake)
+        self._timers.add(timer)
+
+    def _do_abort(self, instruction: events.Abort) -> None:
+        self._end(Failure(instruction.error))
+
+    def _do_deliver(self, instruction: events.Deliver) -> None:
+        self._arrived.append(instruction.handle)
+        if self._plan.streams:
+            self._tell_reader()
+        else:
+            self._assemble()
+
+    def _do_conclude(self, instruction: events.Conclude) -> None:
+        self._concluded = instruction.handles
+        if self._plan.streams:
+            self._tell_reader()
+        elif self._plan.collects:
+            self._assemble()
+        else:
+            self.gather(instruction.handles).addCallbacks(self._end, self._end)
+
+    def _do_answer(self, instruction: events.Answer) -> None:
+        waiting = self._tickets.pop(instruction.ticket)
+        self.gather(instruction.handles).chainDeferred(waiting)
+
+    # Results
+
+    def _assemble(self) -> None:
+        """
+        Put arrived results behind those that are there, a slice at a time.
+        """
+        if not self._assembling:
+            self._assembling = True
+            self._join(self._values, self._take_arrived()).addCallbacks(self._assembled, self._end)
+
+    def _take_arrived(self) -> Iterator[Handle]:
+        while self._arrived:
+            yield self._arrived.popleft()
+
+    def _assembled(self, values: list[Any]) -> None:
+        self._assembling = False
+        if self._concluded is not None and self._ended is None:
+            self._end(values)
+
+    def gather(self, handles: Sequence[Handle]) -> Deferred[Any]:
+        """
+        The value whose pieces are behind C{handles}.
+        """
+        return self._join(EMPTY, iter(handles)).addCallback(self._checked)
+
+    def _checked(self, value: Any) -> Any:
+        if value is EMPTY and self._job.reduce is not None:
+            raise TypeError("reduce() of empty iterable with no initial value")
+        return value
+
+    def _join(self, whole: Any, handles: Iterator[Handle]) -> Deferred[Any]:
+        """
+        Decode what is behind C{handles} and put it behind C{whole}, in slices.
+        """
+        done: Deferred[Any] = Deferred()
+        self._join_some(whole, handles, iter(()), done)
+        return done
+
+    def _join_some(self, whole: Any, handles: Iterator[Handle], pieces: Iterator[Any], done: Deferred[Any]) -> None:
+        assert self._session is not None
+        until = self._reactor.seconds() + SLICE
+        while True:
+            try:
+                for piece in pieces:
+                    whole = piece if whole is EMPTY else join(whole, piece)
+                    if self._reactor.seconds() > until:
+                        self._reactor.callLater(0, self._join_some, whole, handles, pieces, done)
+                        return
+            except BaseException as error:
+                done.errback(_not_loadable(error))
+                return
+            handle = next(handles, None)
+            if handle is None:
+                done.callback(whole)
+                return
+            fetched = self._session.fetch(handle)
+            found: list[Iterator[Any]] = []
+            fetched.addCallbacks(found.append, done.errback)
+            if not found:
+                fetched.addCallback(lambda _: self._join_some(whole, handles, found[0], done))
+                return
+            pieces = found[0]
+
+    # The reader of a stream
+
+    def more(self) -> Deferred[Handle | None]:
+        """
+        The next result of a stream, or C{None} at its end; it fails as the run does.
+        """
+        if self._arrived:
+            return succeed(self._arrived.popleft())
+        if self._ended is not None or self._concluded is not None:
+            self._end(None)
+            return self.outcome()
+        self._reader = Deferred()
+        return self._reader.addCallback(lambda _: self.more())
+
+    def taken(self) -> None:
+        """
+        The reader has taken all of a result.
+        """
+        self.post(events.Taken(1))
+
+    def _tell_reader(self) -> None:
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            reader.callback(None)
+
+    # What is asked from outside
+
+    def progress(self) -> Progress:
+        """
+        How far it has come.
+        """
+        schedule = self._schedule
+        return Progress(
+            chunks=schedule.chunks_done,
+            total=schedule.chunks_total,
+            records=schedule.records_done,
+            retried=schedule.retried,
+            skipped=len(schedule.skipped),
+            seconds=self._reactor.seconds() - self._began,
+            fraction=self._fraction(),
+        )
+
+    def _fraction(self) -> float | None:
+        length = self._input.length
+        if length is None:
+            return None
+        done = self._schedule.chunks_done if self._plan.splits else self._schedule.records_done
+        return min(1.0, done / length) if length else 1.0
+
+    @property
+    def counters(self) -> Counter[tuple[str, str]]:
+        """
+        What committed attempts counted.
+        """
+        return +self._schedule.counters
+
+    @property
+    def skipped(self) -> list[BadRecord]:
+        """
+        The bad records that were left out.
+        """
+        return list(self._schedule.skipped)
+
+    def partial(self) -> Deferred[Any]:
+        """
+        The result so far.
+        """
+        if self._ended is not None:
+            return self.outcome()
+        if self._plan.collects:
+            return succeed(list(self._values))
+        ticket = len(self._tickets) + 1
+        while ticket in self._tickets:
+            ticket += 1
+        waiting = self._tickets[ticket] = Deferred()
+        self.post(events.Asked(ticket))
+        return waiting.addCallback(lambda value: None if value is EMPTY else value)
+
+    def outcome(self) -> Deferred[Any]:
+        """
+        How a run that has ended did end.
+        """
+        assert self._ended is not None
+        (value,) = self._ended
+        return fail(value) if isinstance(value, Failure) else succeed(value)
+
+    # The end
+
+    def _end(self, value: Any) -> None:
+        """
+        Close everything, then let L{result} fire.
+        """
+        if self._ended is not None:
+            return
+        self._ended = (value,)
+        self._schedule.over = True
+        for timer in [self._later, *self._timers]:
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._later = None
+        self._timers.clear()
+        self._lots.clear()
+        tickets, self._tickets = self._tickets, {}
+        for waiting in tickets.values():
+            self.outcome().chainDeferred(waiting)
+        self._close().addBoth(self._fire)
+
+    def _close(self) -> Deferred[Any]:
+        try:
+            self._input.close()
+        except Exception as error:
+            _log.failure("the input could not be closed: {error}", error=error)
+        return succeed(None) if self._session is None else maybeDeferred(self._session.close)
+
+    def _fire(self, closed: object) -> None:
+        if isinstance(closed, Failure):
+            _log.failure("the backend could not end the run", failure=closed)
+        assert self._ended is not None
+        (value,) = self._ended
+        if not self.result.called:
+            self.result.callback(value)
+        self._tell_reader()
+
+
+def _plan(job: Job, source: Input, streams: bool, in_order: bool) -> Plan:
+    policy = job.policy
+    fixed = policy.reproducible or policy.seed is not None
+    chunksize = policy.chunksize or (FIXED_CHUNKSIZE if fixed and not source.splits else None)
+    return Plan(
+        collects=job.collects,
+        ordered=policy.reproducible or job.program().aggregate.ordered,
+        chunksize=chunksize,
+        splits=source.splits,
+        length=source.length,
+        bundle=policy.task_timeout is None and not policy.reproducible,
+        streams=streams,
+        in_order=in_order,
+        retries=policy.retries,
+        buffersize=policy.buffersize,
+        task_timeout=policy.task_timeout,
+        timeout=policy.timeout,
+        max_bad_records=policy.max_bad_records,
+    )
+
+
+def _not_loadable(error: BaseException) -> Failure:
+    problem = NotSerializable(f"a result could not be loaded in this process: {type(error).__name__}: {error}")
+    problem.__cause__ = error
+    return Failure(problem)
+
+
+def open_source(source: Any, blocksize: int | str) -> Splits:
+    """
+    The splits of a source such as C{TextFiles}. It looks at the disk, so it may take a while.
+    """
+    return Splits(source.splits(parse_bytes(blocksize)))

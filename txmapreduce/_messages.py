@@ -1,0 +1,174 @@
+"""
+What coordinator and worker say to each other.
+
+Each message is a frozen value. Its plain fields travel in the frame's msgpack header, in the order in which they stand
+here; C{buffers} travel behind the header as they are, never joined or copied. C{KINDS} numbers the messages.
+
+Down the task pipe (coordinator to worker): L{Surroundings} and L{Define} prepare, L{Map} and L{Fold} are tasks,
+L{HandOver} asks for what was kept, L{Forget} ends a run. Up the result pipe: L{Hello} once, then one of L{Done} and
+L{Failed} for each task, in the order in which they were sent, and one L{Parts} for each L{HandOver}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Union
+
+Buffer = Union[bytes, bytearray, memoryview]
+"""What can be sent as it is: anything that gives contiguous bytes."""
+
+NO_CHUNK = -1
+"""Stands in a message for the number of a chunk or a record where there is none, or nobody knows it."""
+
+VERSION = 1
+"""The version of this vocabulary. Both sides are one release, so another version is an error, never negotiated."""
+
+
+@dataclass(frozen=True)
+class Hello:
+    """
+    The worker is up and reads its task pipe.
+    """
+
+    version: int
+    pid: int
+    buffers: tuple[Buffer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """
+    What the worker takes over from the coordinator's process. One buffer: a pickled dict.
+    """
+
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True)
+class Define:
+    """
+    One blob of definitions of a run, in their order; number 0 is the program itself. One buffer.
+    """
+
+    run: int
+    number: int
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True)
+class Map:
+    """
+    Map C{count} consecutive chunks of C{chunksize} records each (the last may have fewer), starting at chunk
+    C{first}. The buffers are one encoded list of records, or one encoded split.
+
+    C{hold}: the worker keeps what it folded, for L{HandOver}.
+    """
+
+    run: int
+    task: int
+    attempt: int
+    first: int
+    count: int
+    chunksize: int
+    hold: bool
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """
+    Fold partials in the order given: the buffers hold them one after the other, C{lengths} says how many buffers each
+    has. C{finish}: the last fold, which applies C{initial}, C{finish} and the reducer; otherwise the result is wanted in
+    C{npartitions} parts.
+    """
+
+    run: int
+    task: int
+    attempt: int
+    finish: bool
+    npartitions: int
+    lengths: tuple[int, ...]
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """
+    Give what was kept for this run, in C{npartitions} parts, and start afresh.
+    """
+
+    run: int
+    npartitions: int
+    buffers: tuple[Buffer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Forget:
+    """
+    The run is over: drop its program and what was kept for it.
+    """
+
+    run: int
+    buffers: tuple[Buffer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Done:
+    """
+    A task ended well. The buffers are its encoded partial in one or more pieces, C{lengths} says how many buffers each
+    piece has; there are none when C{held}.
+
+    C{records}: how many it read. C{size}: how many values or keys the partial has. C{seconds}: how long the user's
+    code ran. C{counters}: C{(group, name, n)} triples. C{skipped}: the bad records that were left out, as
+    C{(number of the record in the task, text)}. C{status}: the task's last status text.
+    """
+
+    run: int
+    task: int
+    held: bool
+    records: int
+    size: int
+    seconds: float
+    counters: tuple[tuple[str, str, int], ...]
+    skipped: tuple[tuple[int, str], ...]
+    status: str
+    lengths: tuple[int, ...]
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """
+    The user's function raised in chunk C{chunk} (at record C{record} of the task, -1: unknown). C{stage} says where
+    things went wrong: C{"map"}, C{"fold"}, C{"load"} (the program or the records could not be loaded) or C{"result"}
+    (the result could not be serialised). One buffer, the pickled exception, or none where it does not pickle.
+    C{kinds} names the exception's class and its bases, C{message} is its text.
+    """
+
+    run: int
+    task: int
+    chunk: int
+    record: int
+    stage: str
+    kinds: tuple[str, ...]
+    message: str
+    traceback: str
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """
+    What was kept, in parts: C{lengths} says how many buffers each part has, C{size} how many keys there are in all.
+    """
+
+    run: int
+    size: int
+    lengths: tuple[int, ...]
+    buffers: tuple[Buffer, ...]
+
+
+Message = Union[Hello, Surroundings, Define, Map, Fold, HandOver, Forget, Done, Failed, Parts]
+
+KINDS: tuple[type[Message], ...] = (Hello, Surroundings, Define, Map, Fold, HandOver, Forget, Done, Failed, Parts)
+"""A message's kind in the header is its place in here."""

@@ -1,0 +1,497 @@
+"""
+The worker processes of one backend: start, hand out, restart with back-off, drain, end.
+
+Each L{Slot} has one child and at most two tickets: the one that runs and the next, which waits in the child's pipe.
+Clients (the runs) queue tickets; the pool takes from the one that has the fewest under way, so runs share fairly.
+
+A child that dies takes its running ticket with it and its client hears of that; a ticket that had not begun goes back to
+the front of its client's queue. A child that dies before it says hello is nobody's fault but costs time: the next start
+waits longer each time, and after L{MAX_FAILED_STARTS} in a row everybody waiting is told that there are no workers.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from ._codec import Buffer
+from ._messages import VERSION, Define, Forget, Hello, Message, Surroundings
+from ._process import Child, Death
+from ._worker import SETUP_RUN
+from .errors import BackendUnavailable
+
+__all__ = ["Client", "Pool", "Settings", "Slot", "Ticket"]
+
+_log = Logger()
+
+DEPTH = 2
+"""Tickets per slot: one runs while the next one waits in the pipe."""
+
+MAX_FAILED_STARTS = 5
+HELLO_WITHIN = 60.0
+"""Seconds until a child that has not said hello is taken for hung. A first import from a slow disk takes some."""
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+_CLOSE_GRACE = 1.0
+"""Seconds that a child gets to end by itself when its pipe has ended."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    How a pool's children are. C{setup}: the encoded initializer, if there is one.
+    """
+
+    max_workers: int
+    min_workers: int = 0
+    setup: bytes | None = None
+    max_tasks_per_child: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    idle_timeout: float = 60.0
+
+
+class Client(Protocol):
+    """
+    A run, as the pool sees it.
+
+    @ivar run: its number, unique in the pool. C{waiting}: its tickets that no child has yet.
+    """
+
+    run: int
+    waiting: deque[Ticket]
+
+    def prepare(self, ticket: Ticket, slot: Slot) -> list[Message]:
+        """
+        The messages that make C{slot} run the ticket; none when it turns out that it can't be run.
+        """
+
+    def said(self, slot: Slot, message: Message) -> None:
+        """
+        A child answered something that concerns this run.
+        """
+
+    def began(self, ticket: Ticket) -> None:
+        """
+        The ticket is at the head of its slot, so it runs.
+        """
+
+    def broke(self, ticket: Ticket, slot: Slot, death: Death) -> None:
+        """
+        The child died while it ran this ticket.
+        """
+
+    def vanished(self, slot: Slot) -> None:
+        """
+        The child has died, and what it kept for this run went with it.
+        """
+
+    def retire(self, slot: Slot) -> None:
+        """
+        The child is to end soon: get back what it keeps for this run.
+        """
+
+    def unavailable(self, error: BackendUnavailable) -> None:
+        """
+        There will be no more workers.
+        """
+
+
+@dataclass(eq=False)
+class Ticket:
+    """
+    A task on its way through the pool. C{abandoned}: its client is no longer interested.
+    """
+
+    id: int
+    client: Client
+    slot: Slot | None = None
+    abandoned: bool = False
+
+
+@dataclass(eq=False)
+class Slot:
+    """
+    A place for one child.
+
+    @ivar queue: its tickets, the running one first.
+    @ivar defined: how many definitions of each run it has.
+    @ivar keeps: the runs for which it keeps something.
+    """
+
+    child: Child
+    queue: deque[Ticket] = field(default_factory=deque)
+    defined: dict[int, int] = field(default_factory=dict)
+    keeps: set[int] = field(default_factory=set)
+    surroundings: bytes = b""
+    greeted: bool = False
+    closing: bool = False
+    tasks: int = 0
+    idle_since: float = 0.0
+    timer: Any = None
+
+    def stop_timer(self) -> None:
+        """
+        Whatever was to happen to it by the clock does not.
+        """
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+        self.timer = None
+
+
+class Pool:
+    """
+    Some slots, and the clients that use them.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        start: Callable[[Any, Mapping[str, str], Pool], Child] = Child,
+    ) -> None:
+        """
+        @param start: makes a child; tests give their own.
+        """
+        self._reactor = reactor
+        self._settings = settings
+        self._start = start
+        self._slots: list[Slot] = []
+        self._clients: dict[int, Client] = {}
+        self._runs = SETUP_RUN
+        self._failed_starts = 0
+        self._pause: Any = None
+        self._idle_check: Any = None
+        self._closing = False
+        self._closed: list[Deferred[None]] = []
+        self._last_words = ""
+
+    # Clients
+
+    def new_run(self) -> int:
+        """
+        A number for one more run.
+
+        @raise BackendUnavailable: the pool is closed.
+        """
+        if self._closing:
+            raise BackendUnavailable("this pool is closed: it takes no more runs")
+        self._runs += 1
+        return self._runs
+
+    def join(self, client: Client) -> None:
+        """
+        Take in a client.
+        """
+        self._clients[client.run] = client
+
+    def leave(self, client: Client) -> None:
+        """
+        The client's run is over: stop what runs for it, forget what is kept for it.
+        """
+        if self._clients.pop(client.run, None) is None:
+            return
+        client.waiting.clear()
+        for slot in list(self._slots):
+            for ticket in slot.queue:
+                ticket.abandoned = ticket.abandoned or ticket.client is client
+            slot.keeps.discard(client.run)
+            if slot.queue and slot.queue[0].abandoned:
+                self.kill(slot)
+            elif slot.defined.pop(client.run, 0):
+                slot.child.send(Forget(client.run))
+        self._check_closed()
+        self.dispatch()
+
+    def pids(self) -> list[int]:
+        """
+        The children's process ids.
+        """
+        return [slot.child.pid for slot in self._slots]
+
+    def kill(self, slot: Slot) -> None:
+        """
+        End a slot's child at once.
+        """
+        slot.child.kill()
+
+    def dispatch(self) -> None:
+        """
+        Hand out tickets as long as there is a slot for one.
+        """
+        while (client := self._next_client()) is not None:
+            slot = self._free_slot()
+            if slot is None:
+                return
+            ticket = client.waiting.popleft()
+            messages = client.prepare(ticket, slot)
+            if not messages:
+                continue
+            ticket.slot = slot
+            slot.queue.append(ticket)
+            slot.tasks += 1
+            for message in messages:
+                slot.child.send(message)
+            if len(slot.queue) == 1 and slot.greeted:
+                client.began(ticket)
+
+    def _next_client(self) -> Client | None:
+        """
+        The client with the fewest tickets under way; of several, the one whose turn was longest ago.
+        """
+        waiting = [client for client in self._clients.values() if client.waiting]
+        if len(waiting) < 2:
+            return waiting[0] if waiting else None
+        under_way = dict.fromkeys(self._clients, 0)
+        for slot in self._slots:
+            for ticket in slot.queue:
+                if ticket.client.run in under_way:
+                    under_way[ticket.client.run] += 1
+        client = min(waiting, key=lambda client: under_way[client.run])
+        self._clients[client.run] = self._clients.pop(client.run)
+        return client
+
+    def _free_slot(self) -> Slot | None:
+        """
+        A child with nothing to do, or a new one, or one with a single ticket.
+        """
+        usable = [slot for slot in self._slots if not slot.closing]
+        best = min(usable, key=lambda slot: len(slot.queue), default=None)
+        if best is not None and not best.queue:
+            return best
+        if len(usable) < self._settings.max_workers and (slot := self._new_slot()) is not None:
+            return slot
+        return best if best is not None and len(best.queue) < DEPTH else None
+
+    # Children
+
+    def _new_slot(self) -> Slot | None:
+        if self._pause is not None:
+            return None
+        try:
+            child = self._start(self._reactor, self._settings.env, self)
+        except OSError as error:
+            self._last_words = f"no process could be started: {error}"
+            self._start_failed()
+            return None
+        slot = Slot(child)
+        slot.timer = self._reactor.callLater(HELLO_WITHIN, self._too_late, slot)
+        self._slots.append(slot)
+        if self._settings.setup is not None:
+            self.surround(slot, surroundings())
+            child.send(Define(SETUP_RUN, 0, (self._settings.setup,)))
+        return slot
+
+    def _too_late(self, slot: Slot) -> None:
+        self._last_words = f"worker {slot.child.pid} did not say hello within {HELLO_WITHIN:g} s"
+        self.kill(slot)
+
+    def surround(self, slot: Slot, data: bytes) -> None:
+        """
+        Let the child take over the surroundings, where it has others.
+        """
+        if slot.surroundings != data:
+            slot.surroundings = data
+            slot.child.send(Surroundings((data,)))
+
+    def said(self, child: Child, message: Message) -> None:
+        """
+        A child has sent a message.
+        """
+        slot = self._slot_of(child)
+        if isinstance(message, Hello):
+            self._greeted(slot, message)
+            return
+        run = getattr(message, "run", SETUP_RUN)
+        if run == SETUP_RUN:
+            self._last_words = f"{getattr(message, 'message', '')}\n{getattr(message, 'traceback', '')}"
+        elif (client := self._clients.get(run)) is not None:
+            client.said(slot, message)
+
+    def _greeted(self, slot: Slot, message: Hello) -> None:
+        slot.stop_timer()
+        if message.version != VERSION:
+            self._last_words = f"the worker speaks version {message.version} of the protocol, this process {VERSION}"
+            self.kill(slot)
+            return
+        slot.greeted = True
+        if slot.queue:
+            slot.queue[0].client.began(slot.queue[0])
+
+    def answered(self, slot: Slot, id: int) -> Ticket:
+        """
+        The head of the slot's queue has been answered: it makes room for the next.
+        """
+        ticket = slot.queue.popleft()
+        assert ticket.id == id, f"answer to {id} while {ticket.id} was running"
+        self._failed_starts, self._last_words = 0, ""
+        if slot.queue:
+            self._next_runs(slot)
+        else:
+            self._at_rest(slot)
+        return ticket
+
+    def _next_runs(self, slot: Slot) -> None:
+        if slot.queue[0].abandoned:
+            self.kill(slot)
+        else:
+            slot.queue[0].client.began(slot.queue[0])
+
+    def _at_rest(self, slot: Slot) -> None:
+        slot.idle_since = self._reactor.seconds()
+        limit = self._settings.max_tasks_per_child
+        if limit is not None and slot.tasks >= limit:
+            slot.closing = True
+        if slot.closing:
+            self._retire(slot)
+        elif self._idle_check is None:
+            self._idle_check = self._reactor.callLater(self._settings.idle_timeout, self._end_idle)
+
+    def _end_idle(self) -> None:
+        """
+        Let children go that have had nothing to do for a while.
+        """
+        self._idle_check = None
+        now, limit = self._reactor.seconds(), self._settings.idle_timeout
+        idle = sorted((slot for slot in self._slots if not slot.queue), key=lambda slot: slot.idle_since)
+        spare = len(self._slots) - self._settings.min_workers
+        for slot in idle[: max(0, spare)]:
+            if slot.idle_since + limit <= now and not slot.closing and not slot.keeps:
+                slot.closing = True
+                self._close_child(slot)
+        rest = [slot.idle_since + limit - now for slot in idle[: max(0, spare)] if not slot.closing]
+        if rest:
+            self._idle_check = self._reactor.callLater(max(1.0, min(rest)), self._end_idle)
+
+    def _retire(self, slot: Slot) -> None:
+        for run in list(slot.keeps):
+            self._clients[run].retire(slot)
+        if not slot.keeps:
+            self._close_child(slot)
+
+    def handed_over(self, slot: Slot, run: int) -> None:
+        """
+        The child keeps nothing more for the run.
+        """
+        slot.keeps.discard(run)
+        if slot.closing and not slot.keeps and not slot.queue:
+            self._close_child(slot)
+
+    def _close_child(self, slot: Slot) -> None:
+        slot.child.close()
+        slot.stop_timer()
+        slot.timer = self._reactor.callLater(_CLOSE_GRACE, self.kill, slot)
+
+    def died(self, child: Child, death: Death) -> None:
+        """
+        A child is gone.
+        """
+        slot = self._slot_of(child)
+        self._slots.remove(slot)
+        slot.stop_timer()
+        tickets = list(slot.queue)
+        slot.queue.clear()
+        guilty = tickets.pop(0) if tickets and slot.greeted else None
+        for ticket in reversed(tickets):
+            if not ticket.abandoned:
+                ticket.slot = None
+                ticket.client.waiting.appendleft(ticket)
+        for run in sorted(slot.keeps):
+            if run in self._clients:
+                self._clients[run].vanished(slot)
+        if guilty is not None and not guilty.abandoned:
+            guilty.client.broke(guilty, slot, death)
+        if not slot.greeted and not slot.closing:
+            self._last_words = self._last_words or death.stderr or f"worker {death.pid} ended before it was ready"
+            self._start_failed()
+        self._check_closed()
+        self.dispatch()
+
+    def _start_failed(self) -> None:
+        """
+        Wait before the next start, longer each time; give up when it has failed too often.
+        """
+        self._failed_starts += 1
+        if self._failed_starts >= MAX_FAILED_STARTS and not any(slot.greeted for slot in self._slots):
+            words, self._last_words, self._failed_starts = self._last_words.strip(), "", 0
+            error = BackendUnavailable(f"no worker could be started, {MAX_FAILED_STARTS} tries in a row failed:\n{words}")
+            for client in list(self._clients.values()):
+                client.unavailable(error)
+        elif self._pause is None:
+            pause = min(_FIRST_PAUSE * 2 ** (self._failed_starts - 1), _LONGEST_PAUSE)
+            self._pause = self._reactor.callLater(pause, self._try_again)
+
+    def _try_again(self) -> None:
+        self._pause = None
+        self.dispatch()
+
+    def _slot_of(self, child: Child) -> Slot:
+        return next(slot for slot in self._slots if slot.child is child)
+
+    # The end
+
+    def close(self) -> Deferred[None]:
+        """
+        Take no more runs, wait for those under way, then end the children.
+
+        @return: fires when the last child has ended.
+        """
+        self._closing = True
+        done: Deferred[None] = Deferred()
+        self._closed.append(done)
+        self._check_closed()
+        return done
+
+    def abort(self) -> Deferred[None]:
+        """
+        End the children now; runs under way fail with L{BackendUnavailable}.
+        """
+        done = self.close()
+        for client in list(self._clients.values()):
+            client.unavailable(BackendUnavailable("the pool was closed while the run was under way"))
+        for slot in list(self._slots):
+            self.kill(slot)
+        return done
+
+    def _check_closed(self) -> None:
+        if not self._closing or self._clients:
+            return
+        for timer in (self._idle_check, self._pause):
+            if timer is not None and timer.active():
+                timer.cancel()
+        for slot in self._slots:
+            if not slot.closing:
+                slot.closing = True
+                self._close_child(slot)
+        if not self._slots:
+            waiting, self._closed = self._closed, []
+            for done in waiting:
+                done.callback(None)
+
+
+def surroundings() -> bytes:
+    """
+    What workers take over from this process: import path, arguments, working directory and warnings filters.
+    """
+    try:
+        cwd = os.getcwd()
+    except OSError:  # it has been removed; the workers stay where they are
+        cwd = "."
+    facts: dict[str, Any] = {"path": list(sys.path), "argv": list(getattr(sys, "argv", [])), "cwd": cwd}
+    return pickle.dumps({**facts, "filters": [entry for entry in warnings.filters if _can_travel(entry)]})
+
+
+def _can_travel(entry: Any) -> bool:
+    """
+    Whether a warnings filter can be sent: its category may be a class that workers can't import.
+    """
+    return getattr(entry[2], "__module__", None) == "builtins"

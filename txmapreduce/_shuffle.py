@@ -1,0 +1,213 @@
+"""
+Keys: which partition owns a key, and how the values of each key come together.
+
+L{ByKey} and L{Group} are aggregates of C{(key, value)} pairs; their accumulators are dicts, which L{split} cuts into
+partitions. A partition is chosen by L{partition_of}, whose answer is the same in every process and on every machine.
+"""
+
+from __future__ import annotations
+
+import operator
+import zlib
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from decimal import Decimal
+from fractions import Fraction
+from itertools import islice
+from typing import Any
+
+from .aggregates import Aggregate
+
+__all__ = ["ByKey", "ByKeyAggregate", "Group", "partition_of", "pieces", "split"]
+
+_NUMBERS = (int, float, complex, Decimal, Fraction)
+_SLICE = 50_000
+"""How many entries one piece of a large result has: some 5 ms of decoding, so that the reactor stays free."""
+
+
+def partition_of(key: Hashable, npartitions: int) -> int:
+    """
+    The number of the partition that owns C{key}.
+
+    Equal keys have equal partitions, across types as well (C{1 == 1.0 == True}), in any process. Python's own hash of a
+    number keeps that promise and that of text does not, so text goes through CRC-32. Keys of any other type than
+    text, bytes, numbers, C{None} and tuples of them share partition 0: that is always right, if not always balanced.
+    """
+    return _stable_hash(key) % npartitions
+
+
+def _stable_hash(key: object) -> int:
+    if isinstance(key, str):
+        return zlib.crc32(key.encode("utf-8", "surrogatepass"))
+    if isinstance(key, _NUMBERS):
+        # CPython's hash of a number keeps small numbers as they are: mix, so that steps in the keys do no harm.
+        return (hash(key) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 32
+    if isinstance(key, bytes):
+        return zlib.crc32(key)
+    if isinstance(key, tuple):
+        total = len(key)
+        for item in key:
+            total = (total * 1_000_003 ^ _stable_hash(item)) & 0xFFFFFFFF
+        return total
+    return 0
+
+
+class ByKey(Aggregate):
+    """
+    One value per key: C{{key: functools.reduce(op, values of the key)}}. C{op} has to be associative and commutative.
+    """
+
+    ordered = False
+
+    def __init__(self, op: Callable[[Any, Any], Any]) -> None:
+        self.op = op
+
+    def zero(self) -> dict[Any, Any]:
+        return {}
+
+    def add(self, acc: dict[Any, Any], value: tuple[Any, Any]) -> dict[Any, Any]:
+        return self.add_many(acc, [value])
+
+    def add_many(self, acc: dict[Any, Any], values: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+        if self.op is operator.add:
+            # The most common operator, spelled out: a call per pair would take longer than the addition.
+            for key, value in values:
+                if key in acc:
+                    acc[key] = acc[key] + value
+                else:
+                    acc[key] = value
+            return acc
+        op = self.op
+        for key, value in values:
+            if key in acc:
+                acc[key] = op(acc[key], value)
+            else:
+                acc[key] = value
+        return acc
+
+    def merge(self, a: dict[Any, Any], b: dict[Any, Any]) -> dict[Any, Any]:
+        if not a:
+            return b
+        return self.add_many(a, b.items())
+
+
+class ByKeyAggregate(Aggregate):
+    """
+    One aggregate per key: C{{key: finish(fold of the key's values)}}.
+    """
+
+    def __init__(self, aggregate: Aggregate) -> None:
+        self.aggregate = aggregate
+        self.ordered = aggregate.ordered
+
+    def zero(self) -> dict[Any, Any]:
+        return {}
+
+    def add(self, acc: dict[Any, Any], value: tuple[Any, Any]) -> dict[Any, Any]:
+        return self.add_many(acc, [value])
+
+    def add_many(self, acc: dict[Any, Any], values: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+        zero, add = self.aggregate.zero, self.aggregate.add
+        for key, value in values:
+            acc[key] = add(acc[key] if key in acc else zero(), value)
+        return acc
+
+    def merge(self, a: dict[Any, Any], b: dict[Any, Any]) -> dict[Any, Any]:
+        merge = self.aggregate.merge
+        for key, other in b.items():
+            a[key] = merge(a[key], other) if key in a else other
+        return a
+
+    def finish(self, acc: dict[Any, Any]) -> dict[Any, Any]:
+        finish = self.aggregate.finish
+        return {key: finish(value) for key, value in acc.items()}
+
+
+class Group(Aggregate):
+    """
+    The classic form: the values of each key in input order, then C{reducer(key, values)} for each key in ascending
+    order. A C{combiner(key, values)} yields what stands in for some values of a key, on the map side.
+    """
+
+    ordered = True
+
+    def __init__(
+        self,
+        reducer: Callable[[Any, Iterator[Any]], Iterable[Any]],
+        combiner: Callable[[Any, Iterator[Any]], Iterable[Any]] | None,
+    ) -> None:
+        self.reducer = reducer
+        self.combiner = combiner
+
+    def zero(self) -> dict[Any, list[Any]]:
+        return {}
+
+    def add(self, acc: dict[Any, list[Any]], value: tuple[Any, Any]) -> dict[Any, list[Any]]:
+        return self.add_many(acc, [value])
+
+    def add_many(self, acc: dict[Any, list[Any]], values: Iterable[tuple[Any, Any]]) -> dict[Any, list[Any]]:
+        groups: dict[Any, list[Any]] = {}
+        for key, value in values:
+            if key in groups:
+                groups[key].append(value)
+            else:
+                groups[key] = [value]
+        if self.combiner is not None:
+            groups = {key: list(self.combiner(key, iter(group))) for key, group in groups.items()}
+        return self.merge(acc, groups)
+
+    def merge(self, a: dict[Any, list[Any]], b: dict[Any, list[Any]]) -> dict[Any, list[Any]]:
+        if not a:
+            return b
+        for key, values in b.items():
+            if key in a:
+                a[key].extend(values)
+            else:
+                a[key] = values
+        return a
+
+    def finish(self, acc: dict[Any, list[Any]]) -> list[Any]:
+        reducer = self.reducer
+        return [out for key in sorted(acc) for out in reducer(key, iter(acc[key]))]
+
+
+def split(acc: dict[Any, Any], npartitions: int) -> list[dict[Any, Any]]:
+    """
+    Cut a dict into C{npartitions} by L{partition_of} its keys.
+    """
+    if npartitions == 1:
+        return [acc]
+    parts: list[dict[Any, Any]] = [type(acc)() for _ in range(npartitions)]
+    crc32 = zlib.crc32
+    for key, value in acc.items():
+        if type(key) is str:  # the common case, without two calls
+            parts[crc32(key.encode("utf-8", "surrogatepass")) % npartitions][key] = value
+        else:
+            parts[partition_of(key, npartitions)][key] = value
+    return parts
+
+
+def pieces(value: Any) -> Iterator[Any]:
+    """
+    A large list, dict or Counter in pieces of its own type that are quick to decode; anything else whole.
+    """
+    if type(value) is list and len(value) > _SLICE:
+        for start in range(0, len(value), _SLICE):
+            yield value[start : start + _SLICE]
+    elif type(value) in (dict, Counter) and len(value) > _SLICE:
+        items = iter(value.items())
+        while piece := dict(islice(items, _SLICE)):
+            yield piece if type(value) is dict else Counter(piece)
+    else:
+        yield value
+
+
+def join(whole: Any, piece: Any) -> Any:
+    """
+    Undo L{pieces}, and put partitions side by side: C{piece} belongs behind C{whole}.
+    """
+    if isinstance(whole, list):
+        whole.extend(piece)
+    else:
+        dict.update(whole, piece)
+    return whole

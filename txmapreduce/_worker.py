@@ -1,0 +1,380 @@
+"""
+The child process: reads tasks from one pipe, runs them, writes what they gave to another. It never imports Twisted.
+
+    - Descriptor 3 brings messages, descriptor 4 takes them; 0, 1 and 2 belong to the user's code. Descriptor 5 is the
+      note: eight bytes of shared memory with the number of the chunk that is running, which outlive this process.
+    - Everything happens on one thread, in the order in which it was sent. A second thread does nothing but wait for the
+      end of the task pipe, so that this process ends with the coordinator even while the user's code runs.
+    - Whatever the user's code raises is an answer. Only when it ends the process does the process end.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import mmap
+import os
+import pickle
+import select
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from ._codec import Codec
+from ._frames import Decoder, encode
+from ._messages import (
+    NO_CHUNK,
+    VERSION,
+    Buffer,
+    Define,
+    Done,
+    Failed,
+    Fold,
+    Forget,
+    HandOver,
+    Hello,
+    Map,
+    Message,
+    Parts,
+    Surroundings,
+)
+from ._shuffle import pieces
+from ._tasks import MapTask, Outcome, Runner, TaskError, class_names, error_text, traceback_text
+
+__all__ = ["SETUP_RUN", "main"]
+
+SETUP_RUN = 0
+"""The run number under which the pool's initializer is defined."""
+
+_DOWN = (Surroundings, Define, Map, Fold, HandOver, Forget)
+_PR_SET_PDEATHSIG = 1
+_IOVECS = 512
+
+
+class _Run:
+    """
+    One run, as this process sees it.
+    """
+
+    def __init__(self, note: memoryview) -> None:
+        self.codec = Codec()
+        self.note = note
+        self.runner: Runner | None = None
+        self.broken: BaseException | None = None
+
+    def define(self, number: int, blob: Buffer) -> None:
+        """
+        Load a blob of definitions. What goes wrong is told with the next task, which needs it.
+        """
+        try:
+            loaded = self.codec.define(blob)
+            if number == 0:
+                self.runner = Runner(loaded, self.note)
+        except BaseException as error:
+            self.broken = error
+
+    def ready(self) -> Runner:
+        """
+        What runs the tasks of this run.
+        """
+        if self.broken is not None or self.runner is None:
+            raise TaskError(NO_CHUNK, NO_CHUNK, "load") from self.broken
+        return self.runner
+
+
+class Worker:
+    """
+    The child's loop over a pair of descriptors.
+    """
+
+    def __init__(self, read_fd: int, write_fd: int, note: memoryview) -> None:
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        self._note = note
+        self._runs: dict[int, _Run] = {}
+        self._stdout, self._stderr = sys.stdout, sys.stderr
+        self._pid = os.getpid()
+
+    def serve(self) -> None:
+        """
+        Answer messages until the task pipe ends.
+        """
+        decoder = Decoder(_DOWN)
+        self.send(Hello(VERSION, self._pid))
+        while received := os.readv(self._read_fd, decoder.buffers()):
+            for message in decoder.received(received):
+                self._answer(message)
+
+    def send(self, message: Message) -> None:
+        """
+        Write a message, and wait until the pipe has taken it.
+        """
+        if os.getpid() != self._pid:
+            os._exit(0)  # a fork of the user's that came back from the user's function: it has no part in this
+        write_all(self._write_fd, encode(message))
+
+    def _answer(self, message: Message) -> None:
+        if isinstance(message, Map):
+            self._map(message)
+        elif isinstance(message, Fold):
+            self._fold(message)
+        elif isinstance(message, Define):
+            self._define(message)
+        elif isinstance(message, HandOver):
+            self._hand_over(message)
+        elif isinstance(message, Forget):
+            self._runs.pop(message.run, None)
+        elif isinstance(message, Surroundings):
+            take_over(pickle.loads(message.buffers[0]))
+
+    def _define(self, message: Define) -> None:
+        if message.run == SETUP_RUN:
+            self._initialize(message.buffers[0])
+            return
+        run = self._runs.get(message.run)
+        if run is None:
+            run = self._runs[message.run] = _Run(self._note)
+        run.define(message.number, message.buffers[0])
+
+    def _initialize(self, blob: Buffer) -> None:
+        """
+        Run the pool's initializer. A worker whose initializer raised is of no use: it says why and ends.
+        """
+        try:
+            initializer, arguments = Codec().define(blob)  # type: ignore[misc]
+            initializer(*arguments)
+        except BaseException as error:
+            self._fail(SETUP_RUN, 0, TaskError(NO_CHUNK, NO_CHUNK, "start"), error, Codec())
+            sys.exit(1)
+
+    def _map(self, message: Map) -> None:
+        run = self._runs[message.run]
+        codec = run.codec
+        self._note[0] = message.first
+        try:
+            runner = run.ready()
+            source = _loaded(codec, message)
+            task = MapTask(message.attempt, message.first, message.count, message.chunksize, message.hold)
+            outcome = runner.map(task, source)
+            del source
+            lengths, buffers = ((), ()) if outcome.held else _encoded(codec, [outcome.partial], message.first)
+        except TaskError as error:
+            self._fail(message.run, message.task, error, error.__cause__, codec)
+            return
+        self._flush()
+        self._done(message, outcome, lengths, buffers)
+
+    def _done(self, message: Map, outcome: Outcome, lengths: tuple[int, ...], buffers: tuple[Buffer, ...]) -> None:
+        self.send(
+            Done(
+                message.run,
+                message.task,
+                outcome.held,
+                outcome.records,
+                outcome.size,
+                outcome.seconds,
+                outcome.counters,
+                outcome.skipped,
+                outcome.status,
+                lengths,
+                buffers,
+            )
+        )
+
+    def _fold(self, message: Fold) -> None:
+        run = self._runs[message.run]
+        codec = run.codec
+        self._note[0] = NO_CHUNK
+        try:
+            runner = run.ready()
+            partials = (codec.loads(part) for part in cut(message.buffers, message.lengths))
+            result = runner.fold(partials, message.finish)
+            parts = pieces(result) if message.finish else runner.parts(result, message.npartitions)
+            lengths, buffers = _encoded(codec, parts, NO_CHUNK)
+        except TaskError as error:
+            self._fail(message.run, message.task, error, error.__cause__, codec)
+            return
+        self._flush()
+        self.send(Done(message.run, message.task, False, 0, 1, 0.0, (), (), "", lengths, buffers))
+
+    def _hand_over(self, message: HandOver) -> None:
+        run = self._runs[message.run]
+        try:
+            parts = run.ready().hand_over(message.npartitions)
+            lengths, buffers = _encoded(run.codec, parts, NO_CHUNK)
+        except TaskError as error:
+            self._fail(message.run, 0, error, error.__cause__, run.codec)
+            return
+        self.send(Parts(message.run, sum(map(_size, parts)), lengths, buffers))
+
+    def _fail(self, run: int, task: int, where: TaskError, error: BaseException | None, codec: Codec) -> None:
+        """
+        Tell the coordinator what the user's code raised.
+        """
+        error = error if error is not None else where
+        pickled = codec.dump_exception(error)
+        self._flush()
+        self.send(
+            Failed(
+                run,
+                task,
+                where.chunk,
+                where.record,
+                where.stage,
+                class_names(error),
+                error_text(error)[:_TEXT],
+                _middle_cut(traceback_text(error)),
+                () if pickled is None else (pickled,),
+            )
+        )
+
+    def _flush(self) -> None:
+        """
+        What the task printed has to be out before its answer is.
+        """
+        for stream in (self._stdout, self._stderr):
+            try:
+                stream.flush()
+            except Exception:  # the user's code closed it, or broke it: its loss
+                pass
+
+
+_TEXT = 10_000
+_TRACEBACK = 100_000
+
+
+def _middle_cut(text: str) -> str:
+    """
+    A traceback of a reasonable size: its beginning and its end are what people read.
+    """
+    if len(text) <= _TRACEBACK:
+        return text
+    return f"{text[: _TRACEBACK // 2]}\n... (cut) ...\n{text[-_TRACEBACK // 2 :]}"
+
+
+def _size(part: object) -> int:
+    return len(part) if isinstance(part, (dict, list, set)) else 1
+
+
+def _loaded(codec: Codec, message: Map) -> Any:
+    try:
+        return codec.loads(message.buffers)
+    except BaseException as error:
+        raise TaskError(message.first, NO_CHUNK, "load") from error
+
+
+def _encoded(codec: Codec, values: Any, chunk: int) -> tuple[tuple[int, ...], tuple[Buffer, ...]]:
+    """
+    The buffers of several values, one after the other, and how many each has.
+    """
+    lengths: list[int] = []
+    buffers: list[Buffer] = []
+    try:
+        for value in values:
+            encoded = codec.dumps(value)
+            lengths.append(len(encoded))
+            buffers.extend(encoded)
+    except BaseException as error:
+        raise TaskError(chunk, NO_CHUNK, "result") from error
+    return tuple(lengths), tuple(buffers)
+
+
+def cut(buffers: Sequence[Buffer], lengths: Sequence[int]) -> list[Sequence[Buffer]]:
+    """
+    Undo the joining of several values' buffers.
+    """
+    parts, start = [], 0
+    for length in lengths:
+        parts.append(buffers[start : start + length])
+        start += length
+    return parts
+
+
+def write_all(fd: int, buffers: Sequence[Buffer]) -> None:
+    """
+    Write all of C{buffers} to a descriptor that blocks.
+    """
+    views = [memoryview(buffer).cast("B") for buffer in buffers]
+    at = 0
+    while at < len(views):
+        written = os.writev(fd, views[at : at + _IOVECS])
+        while at < len(views) and written >= len(views[at]):
+            written -= len(views[at])
+            at += 1
+        if written:
+            views[at] = views[at][written:]
+
+
+def take_over(surroundings: dict[str, Any]) -> None:
+    """
+    Make this process look like the coordinator's: working directory, import path, arguments, warnings filters.
+    """
+    sys.path[:] = surroundings["path"]
+    sys.argv[:] = surroundings["argv"]
+    warnings.filters[:] = surroundings["filters"]  # type: ignore[index]
+    # Also tells the warnings module that its filters have changed. The thread that this is about, L{_watch}'s, sleeps in
+    # the kernel and holds no lock, so a fork in the user's code is as safe as without it.
+    warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+    try:
+        os.chdir(surroundings["cwd"])
+    except OSError as error:
+        print(f"the working directory of the coordinator can't be entered: {error}", file=sys.stderr)
+
+
+def _die_with_parent(parent: int) -> None:
+    """
+    Have the kernel kill this process when the coordinator ends, where it can (Linux): even in the midst of a C loop.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before we asked
+
+
+def _watch(fd: int) -> None:
+    """
+    Wait until nobody can write to the task pipe any more, then end at once.
+    """
+    poll = select.poll()
+    poll.register(fd, 0)  # no events asked for: only a hang-up is told
+    while True:
+        for _, event in poll.poll():
+            if event & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
+                os._exit(1)
+
+
+def _own_group() -> None:
+    """
+    Leave the terminal's process group: Ctrl-C is the coordinator's to handle, and a kill reaches what was forked here.
+    """
+    try:
+        os.setpgid(0, 0)
+    except OSError:
+        pass
+
+
+def main(read_fd: int = 3, write_fd: int = 4, note_fd: int = 5) -> None:
+    """
+    Be a worker. Called in a fresh interpreter; returns when the task pipe ends.
+    """
+    parent = os.getppid()
+    _own_group()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for fd in (read_fd, write_fd, note_fd):
+        os.set_inheritable(fd, False)
+    faulthandler.enable()
+    note = memoryview(mmap.mmap(note_fd, mmap.PAGESIZE)).cast("q")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    worker = Worker(read_fd, write_fd, note)
+    _die_with_parent(parent)
+    threading.Thread(target=_watch, args=(read_fd,), daemon=True, name="txmapreduce-watch").start()
+    try:
+        worker.serve()
+    except BrokenPipeError:
+        os._exit(1)

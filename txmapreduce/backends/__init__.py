@@ -1,0 +1,126 @@
+"""
+Where tasks run.
+
+A L{Backend} opens a L{Session} for each run. The session takes attempts and fires a Deferred for each; what an attempt
+gave stays behind a handle that only the session understands, so partials can lie anywhere: in the coordinator, in the
+worker that made them, on another machine. The modules in here are one backend each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Union
+
+from .._schedule import Attempt, Handle, Outcome
+from .._tasks import Program
+from ..errors import MapReduceError
+from ..inputs import Split
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+__all__ = ["AttemptFailed", "Backend", "Chunk", "Listener", "Session"]
+
+Chunk = Union[Sequence[Any], Split, None]
+"""What an attempt works on: the records of a map, a split, or nothing for a fold."""
+
+
+class AttemptFailed(Exception):
+    """
+    An attempt came to nothing.
+
+    @ivar error: what the user gets to see if it can't be tried again.
+    @ivar kinds: where the user's function raised, the qualified names of the exception's class and its bases.
+    @ivar retry: whether trying again may help whatever the policy says: the worker died, or ran out of time.
+    @ivar charge: whether the attempt counts: not where it had not begun, or its inputs were lost.
+    @ivar chunk: the chunk that was running, where that is known.
+    """
+
+    def __init__(
+        self,
+        error: BaseException,
+        *,
+        kinds: tuple[str, ...] = (),
+        retry: bool = False,
+        charge: bool = True,
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__(error)
+        self.error = error
+        self.kinds = kinds
+        self.retry = retry
+        self.charge = charge
+        self.chunk = chunk
+
+
+class Listener(Protocol):
+    """
+    What a session tells the run that it belongs to. Never called from within a call of the session's own methods.
+    """
+
+    def capacity(self, workers: int) -> None:
+        """
+        So many tasks can run at once now.
+        """
+
+    def started(self, id: int) -> None:
+        """
+        The attempt C{id} has begun to run.
+        """
+
+    def secured(self, handle: Handle) -> None:
+        """
+        What was behind a handle that was not secure can no longer be lost.
+        """
+
+    def lost(self, handle: Handle) -> None:
+        """
+        What was behind a handle that was not secure is gone.
+        """
+
+
+class Session(Protocol):
+    """
+    One run's side of a backend.
+    """
+
+    workers: int
+
+    def submit(self, attempt: Attempt, chunk: Chunk) -> Deferred[Outcome]:
+        """
+        Run an attempt as soon as there is room for it.
+
+        @return: fires with its outcome, or fails with L{AttemptFailed}.
+        """
+
+    def kill(self, id: int, error: MapReduceError) -> None:
+        """
+        Stop the attempt C{id}: it fails with C{error} and may be tried again.
+        """
+
+    def fetch(self, handle: Handle) -> Deferred[Iterator[Any]]:
+        """
+        Bring a result here.
+
+        @return: fires with its pieces, which are decoded one by one as they are iterated.
+        """
+
+    def close(self) -> Deferred[None]:
+        """
+        The run is over: stop what still runs for it and drop what is kept for it.
+        """
+
+
+class Backend(Protocol):
+    """
+    What C{backend=} takes.
+    """
+
+    def open(self, program: Program, functions: Mapping[str, Any], listener: Listener) -> Session:
+        """
+        Begin a run.
+
+        @param functions: the user's objects in the program by the name of their parameter, for error messages.
+        @raise NotSerializable: the program can't be sent.
+        @raise BackendUnavailable: the backend is closed.
+        """

@@ -1,0 +1,146 @@
+"""
+The backend for a debugger: the same task code, in this process.
+
+Each task runs in a turn of the reactor of its own, and the reactor waits for it. Nothing is serialised, so the
+functions get and give the very objects; a C{task_timeout} is not enforced, since nothing can stop a function that runs
+in one's own thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .._messages import NO_CHUNK
+from .._schedule import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
+from .._shuffle import pieces
+from .._tasks import MapTask, Program, Runner, TaskError, class_names, error_text, failure_text, traceback_text
+from ..errors import MapReduceError, TaskFailed
+from . import AttemptFailed, Chunk, Listener
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IReactorTime
+
+__all__ = ["Inline"]
+
+
+class _Value:
+    """
+    A result that stays where it is.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Inline:
+    """
+    Runs a job's tasks in this process, one after the other.
+    """
+
+    def __init__(self, reactor: IReactorTime | None = None) -> None:
+        """
+        @param reactor: the clock that gives each task its turn. Default: the installed reactor.
+        """
+        self._reactor = reactor
+
+    def open(self, program: Program, functions: Mapping[str, Any], listener: Listener) -> InlineSession:
+        """
+        Begin a run.
+        """
+        reactor = self._reactor
+        if reactor is None:
+            from twisted.internet import reactor as installed
+
+            reactor = installed  # type: ignore[assignment]
+        assert reactor is not None
+        return InlineSession(reactor, program)
+
+    def __repr__(self) -> str:
+        return "Inline()"
+
+
+class InlineSession:
+    """
+    One run in this process.
+    """
+
+    workers = 1
+
+    def __init__(self, reactor: IReactorTime, program: Program) -> None:
+        self._reactor = reactor
+        self._runner = Runner(program)
+        self._pending: dict[int, Deferred[Outcome]] = {}
+
+    def submit(self, attempt: Attempt, chunk: Chunk) -> Deferred[Outcome]:
+        """
+        Run the attempt in the next turn of the reactor.
+        """
+        from twisted.internet.task import deferLater
+
+        deferred = deferLater(self._reactor, 0, self._run, attempt, chunk)
+        self._pending[attempt.id] = deferred
+        return deferred
+
+    def _run(self, attempt: Attempt, chunk: Chunk) -> Outcome:
+        del self._pending[attempt.id]
+        try:
+            return self._map(attempt, chunk) if isinstance(attempt, MapAttempt) else self._fold(attempt)
+        except TaskError as error:
+            raise _failed(attempt, error) from None
+
+    def _map(self, attempt: MapAttempt, chunk: Chunk) -> Outcome:
+        assert chunk is not None
+        task = MapTask(attempt.attempt, attempt.first, attempt.count, attempt.chunksize, hold=False)
+        done = self._runner.map(task, chunk)
+        return Outcome(
+            handle=_Value(done.partial),
+            records=done.records,
+            size=done.size,
+            seconds=done.seconds,
+            counters=done.counters,
+            skipped=done.skipped,
+        )
+
+    def _fold(self, attempt: FoldAttempt) -> Outcome:
+        inputs = (handle.value for handle in attempt.inputs if isinstance(handle, _Value))
+        return Outcome(_Value(self._runner.fold(inputs, attempt.finish)))
+
+    def kill(self, id: int, error: MapReduceError) -> None:
+        """
+        Too late: when anybody can ask, the attempt has ended.
+        """
+
+    def fetch(self, handle: Handle) -> Deferred[Iterator[Any]]:
+        """
+        The result, which is here already.
+        """
+        from twisted.internet.defer import succeed
+
+        assert isinstance(handle, _Value)
+        return succeed(pieces(handle.value))
+
+    def close(self) -> Deferred[None]:
+        """
+        Take back what has not begun.
+        """
+        from twisted.internet.defer import succeed
+
+        for deferred in list(self._pending.values()):
+            deferred.addErrback(lambda _: None)
+            deferred.cancel()
+        self._pending.clear()
+        return succeed(None)
+
+
+def _failed(attempt: Attempt, error: TaskError) -> AttemptFailed:
+    cause = error.__cause__
+    assert cause is not None
+    text = failure_text(error.stage, error.chunk, error.record, attempt.attempt, None, error_text(cause))
+    chunk = None if error.chunk == NO_CHUNK else error.chunk
+    failed = TaskFailed(text, chunk=chunk, attempt=attempt.attempt, remote_traceback=traceback_text(cause))
+    failed.__cause__ = cause
+    return AttemptFailed(failed, kinds=class_names(cause), chunk=chunk)

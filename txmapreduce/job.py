@@ -1,0 +1,184 @@
+"""
+What a job is and how a run of it behaves: L{Job} and L{Policy}, both frozen and validated.
+
+A job holds no data and no process. L{Job.program} is the part of it that goes to the workers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ._shuffle import ByKey, ByKeyAggregate, Group
+from ._tasks import EMPTY, Program, Reduce
+from .aggregates import Aggregate, Collect
+from .errors import BadInput
+from .inputs import parse_bytes
+
+__all__ = ["Job", "Policy"]
+
+Op = Callable[[Any, Any], Any]
+Reducer = Callable[[Any, Iterator[Any]], Iterable[Any]]
+
+
+def _need(condition: bool, message: str) -> None:
+    if not condition:
+        raise BadInput(message)
+
+
+def _count(name: str, value: object, least: int) -> None:
+    good = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    _need(good, f"{name} has to be a whole number of {least} or more, not {value!r}")
+
+
+def _seconds(name: str, value: object) -> None:
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+    _need(good, f"{name} has to be a number of seconds above 0, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """
+    How a run behaves.
+
+    @ivar chunksize: records per chunk. C{None}, the default: sizes that follow the measured time per record.
+    @ivar blocksize: the largest piece of a file that one task reads, as a number of bytes or text like C{"32MiB"}.
+    @ivar buffersize: how many chunks may be read ahead of the results that were taken. C{None}: two per worker for
+        the input, and as many again for results that wait for their turn.
+    @ivar retries: how many more attempts a chunk gets when its worker dies or it runs out of time. Default 3.
+    @ivar retry_exceptions: exceptions of your function after which a chunk is tried again, too. Default: none.
+    @ivar task_timeout: seconds that one attempt may take, measured from when it starts to run. Default: no limit.
+    @ivar timeout: seconds that the whole run may take. Default: no limit.
+    @ivar bad_records: C{"raise"} ends the run at the first record for which the mapper raises; C{"skip"} leaves such
+        records out and lists them in C{Run.skipped}.
+    @ivar max_bad_records: with C{"skip"}, how many may be left out before the run fails. Default: no limit.
+    @ivar reproducible: the shape of every fold depends on the data and C{chunksize} alone, so that floating-point
+        results are the same to the last bit on any number of workers. It costs some speed.
+    @ivar seed: where C{current_task().random} starts from. Default: different at every run.
+
+    @raise BadInput: a value that can't be used; the message names it.
+    """
+
+    chunksize: int | None = None
+    blocksize: int | str = "32MiB"
+    buffersize: int | None = None
+    retries: int = 3
+    retry_exceptions: tuple[type[BaseException], ...] = ()
+    task_timeout: float | None = None
+    timeout: float | None = None
+    bad_records: Literal["raise", "skip"] = "raise"
+    max_bad_records: int | None = None
+    reproducible: bool = False
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("chunksize", 1), ("buffersize", 1), ("max_bad_records", 0)):
+            if getattr(self, name) is not None:
+                _count(name, getattr(self, name), least)
+        _count("retries", self.retries, 0)
+        _need(parse_bytes(self.blocksize) > 0, f"blocksize has to be above 0, not {self.blocksize!r}")
+        for name in ("task_timeout", "timeout"):
+            if getattr(self, name) is not None:
+                _seconds(name, getattr(self, name))
+        kinds = self.retry_exceptions if isinstance(self.retry_exceptions, (tuple, list)) else (self.retry_exceptions,)
+        for kind in kinds:
+            good = isinstance(kind, type) and issubclass(kind, BaseException)
+            _need(good, f"retry_exceptions takes exception classes, not {kind!r}")
+        object.__setattr__(self, "retry_exceptions", tuple(kinds))
+        _need(self.bad_records in ("raise", "skip"), f'bad_records is "raise" or "skip", not {self.bad_records!r}')
+        _need(
+            self.max_bad_records is None or self.bad_records == "skip",
+            'max_bad_records goes with bad_records="skip"',
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    A mapper, how its values are reduced, and a policy.
+
+    @raise BadInput: parameters that don't go together, or one that is not what it should be.
+    """
+
+    mapper: Callable[[Any], Any]
+    flat: bool = False
+    batched: bool = False
+    reduce: Op | Aggregate | None = None
+    initial: Any = EMPTY
+    reduce_by_key: Op | Aggregate | None = None
+    reducer: Reducer | None = None
+    combiner: Reducer | None = None
+    name: str | None = None
+    policy: Policy = field(default_factory=Policy)
+
+    def __post_init__(self) -> None:
+        _need(callable(self.mapper), f"the mapper has to be a function, not {self.mapper!r}")
+        ways = [name for name in ("reduce", "reduce_by_key", "reducer") if getattr(self, name) is not None]
+        _need(len(ways) <= 1, f"{' and '.join(ways)} were given: a job reduces in one way")
+        for name in ("reduce", "reduce_by_key"):
+            value = getattr(self, name)
+            _need(
+                not (isinstance(value, type) and issubclass(value, Aggregate)),
+                f"{name}={getattr(value, '__name__', value)} is a class: make an instance of it, with ()",
+            )
+            good = value is None or isinstance(value, Aggregate) or callable(value)
+            _need(good, f"{name} has to be a function of two arguments or an Aggregate, not {value!r}")
+        for name in ("reducer", "combiner"):
+            value = getattr(self, name)
+            _need(value is None or callable(value), f"{name} has to be a function of a key and its values, not {value!r}")
+        _need(self.combiner is None or self.reducer is not None, "combiner goes with reducer")
+        has_op = self.reduce is not None and not isinstance(self.reduce, Aggregate)
+        _need(self.initial is EMPTY or has_op, "initial goes with reduce and a function; an Aggregate has its own zero()")
+        _need(isinstance(self.policy, Policy), f"policy has to be a Policy, not {self.policy!r}")
+
+    @property
+    def collects(self) -> bool:
+        """
+        Whether the result is the list of the mapped values.
+        """
+        return self.reduce is None and self.reduce_by_key is None and self.reducer is None
+
+    @property
+    def title(self) -> str:
+        """
+        What messages call the job.
+        """
+        return self.name or getattr(self.mapper, "__qualname__", None) or type(self.mapper).__qualname__
+
+    def program(self) -> Program:
+        """
+        What a worker has to know to run this job's tasks.
+        """
+        return Program(
+            mapper=self.mapper,
+            aggregate=self._aggregate(),
+            flat=self.flat,
+            batched=self.batched,
+            pairs=self.reduce_by_key is not None or self.reducer is not None,
+            skip_bad=self.policy.bad_records == "skip",
+            isolate=bool(self.policy.retry_exceptions),
+            seed=self.policy.seed,
+        )
+
+    def functions(self) -> dict[str, Any]:
+        """
+        The user's own objects in the program, by the name of their parameter.
+        """
+        names = ("mapper", "reduce", "initial", "reduce_by_key", "reducer", "combiner")
+        found = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in found.items() if value is not None and value is not EMPTY}
+
+    def _aggregate(self) -> Aggregate:
+        if isinstance(self.reduce, Aggregate):
+            return self.reduce
+        if self.reduce is not None:
+            return Reduce(self.reduce, self.initial)
+        if isinstance(self.reduce_by_key, Aggregate):
+            return ByKeyAggregate(self.reduce_by_key)
+        if self.reduce_by_key is not None:
+            return ByKey(self.reduce_by_key)
+        if self.reducer is not None:
+            return Group(self.reducer, self.combiner)
+        return Collect()
