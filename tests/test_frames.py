@@ -23,7 +23,7 @@ LARGE = 40_000  # A buffer of this size is read into a place of its own.
 
 DONE = Done(1, 2, False, 3, 4, 0.5, (("g", "n", 5),), ((6, "bad"),), "ok", (1, 1), (b"small", b"x" * LARGE))
 FAILED = Failed(1, 2, 3, -1, "map", ("ValueError", "Exception"), "no \udcff", "Traceback", (b"pickle",))
-FOLD = Fold(1, 2, 1, True, (2, 0, 1), (b"", b"y" * LARGE, b"z"))
+FOLD = Fold(1, 2, 1, True, 4, (2, 0, 1), (b"", b"y" * LARGE, b"z"))
 SOME = [Hello(VERSION, 17), DONE, FAILED, Forget(3), FOLD]
 
 quick = settings(
@@ -173,7 +173,7 @@ class RoundTripTests(SynchronousTestCase):
         """
         Two reads give the same as one, wherever the cut is.
         """
-        data = joined(Hello(VERSION, 17), FAILED, Fold(1, 2, 1, True, (2,), (b"abc", b"", b"z" * 20)))
+        data = joined(Hello(VERSION, 17), FAILED, Fold(1, 2, 1, True, 4, (2,), (b"abc", b"", b"z" * 20)))
         whole = decoded(data, scratch=64)
         self.assertEqual(len(whole), 3)
         for cut in range(1, len(data)):
@@ -283,13 +283,21 @@ class EncodeTests(SynchronousTestCase):
             (Forget(2**64), "can't be sent"),
             (Forget(object()), "can't be sent"),  # type: ignore[arg-type]
             (Forget(1, (strided,)), "can't be sent"),
-            (Forget(1, (b"",) * (MAX_BUFFERS + 1)), "65537 buffers"),
+            (Forget(1, (b"",) * (MAX_BUFFERS + 1)), "too many items"),
             (Failed(1, 2, 3, 4, "map", (), "m" * MAX_HEADER, "", ()), "header of 1048594 bytes"),
             (Forget(1, (bytes(MIB),) * 1025), "buffers of 1074790400 bytes"),
         ]
         for message, why in wrong:
             self.assertIn(why, str(self.assertRaises(ProtocolError, encode, message)))
         self.assertRaises(ProtocolError, encode, Forget(1, (b"12345",)), max_frame=4)
+
+    def test_as_many_items(self) -> None:
+        """
+        The limit to the items of a tuple is the same on both sides.
+        """
+        most = Parts(1, 2, (0,) * MAX_BUFFERS, ())
+        self.assertEqual(decoded(joined(most)), [most])
+        self.assertRaises(ProtocolError, encode, Parts(1, 2, (0,) * (MAX_BUFFERS + 1), ()))
 
     def test_after_a_refusal(self) -> None:
         """
@@ -504,7 +512,7 @@ class RefusalTests(SynchronousTestCase):
             (packed(6, 7.0, ()), "Forget: its run"),
             (packed(6, None, ()), "Forget: its run"),
             (packed(6, {}, ()), "Forget: its run"),
-            (packed(6, {1: 2}, ()), "can't be read"),
+            (packed(6, {"a": 2}, ()), "can't be read"),
             (packed(6, msgpack.ExtType(1, b""), ()), "Forget: its run"),
             (packed(6, msgpack.Timestamp(1), ()), "can't be read"),
             (packed(6, 7, 8), "Forget: its buffers"),
@@ -533,7 +541,8 @@ class RefusalTests(SynchronousTestCase):
             (packed(6, 7, [2**31]), "buffers of 2147483648 bytes"),
             (packed(6, 7, [2**64 - 1] * 9), "bytes. The limit is"),
             (packed(6, 7, [2**30, 1]), "buffers of 1073741825 bytes"),
-            (packed(6, 7, [0] * (MAX_BUFFERS + 1)), "can't be read"),
+            (packed(6, 7, [0] * (MAX_BUFFERS + 1)), "too many items"),
+            (packed(6, 7, *[[0] * MAX_BUFFERS] * 4), "too many items"),
             (framed(b"\xdd\x7f\xff\xff\xff"), "can't be read"),
             (framed(b"\xdb\x7f\xff\xff\xff"), "can't be read"),
             (framed(b"\xc6\x7f\xff\xff\xff"), "can't be read"),
@@ -589,7 +598,7 @@ class RefusalTests(SynchronousTestCase):
         sent = Done(1, 2, True, 3, 4, 1.5, counters, tuple(enumerate(texts)), "", numbers * 10, (bytes(300),) * 20)
         self.assertEqual(decoded(joined(sent)), [sent])
         padding = "x" * 2000
-        for item in ({}, {1: 2}, msgpack.ExtType(1, b""), msgpack.ExtType(1, b"12345"), [[[[]]]]):
+        for item in ({}, {1: 2}, msgpack.ExtType(1, b""), msgpack.ExtType(1, b"12345"), [[[]]]):
             self.refused(packed(6, padding, item), "something in it that no message has")
         self.refused(packed(6, padding, [[]]), "Forget: its run")
         self.refused(packed(6, [b"x" * size for size in (255, 256, 65536)], ()), "Forget: its run")

@@ -1,8 +1,8 @@
 """
 Input that comes asynchronously: an HTTP body, a queue.
 
-It is iterated where it belongs: an object of asyncio's in the loop of its thread, one of Twisted's in the reactor. It is
-pulled only as far as the run has asked for records, so it is paused whenever the run lags. What has come is given
+It is iterated where it belongs: an object of asyncio's in the loop of its thread, one of Twisted's in the reactor. It
+is pulled only as far as the run has asked for records, so it is paused whenever the run lags. What has come is given
 without waiting for a full chunk, but not before the iterator has to wait.
 """
 
@@ -73,7 +73,8 @@ class AsyncRecords:
         What has come, C{count} at the most; when nothing has, wait for something.
         """
         self._wanted = count
-        self._waiting = waiting = Deferred()
+        waiting: Deferred[Sequence[Any]] = Deferred()
+        self._waiting = waiting
         if self._buffer or self._ended:
             self._give()
         else:

@@ -8,9 +8,10 @@ thread of its own at first need, and stops it when the main thread ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, globalLogPublisher
@@ -33,7 +34,7 @@ def in_reactor_thread() -> bool:
     """
     from twisted.internet import reactor
 
-    return bool(reactor.running) and threadable.isInIOThread()  # type: ignore[attr-defined]
+    return bool(reactor.running) and threadable.isInIOThread()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -53,16 +54,14 @@ def _ensure_reactor() -> Any:
     import crochet
     from twisted.internet import reactor
 
-    if reactor.running:  # type: ignore[attr-defined]
-        try:
+    if reactor.running:
+        with contextlib.suppress(RuntimeError):  # crochet runs it, or has been told before
             crochet.no_setup()
-        except RuntimeError:  # crochet runs it, or has been told before
-            pass
     elif getattr(reactor, "_startedBefore", False) and not getattr(reactor, "_started", False):
         raise BackendUnavailable("the reactor of this process has been stopped, and Twisted can't start it again")
     else:
         crochet.setup()
-        globalLogPublisher.addObserver(_echo)
+        globalLogPublisher.addObserver(_echo)  # type: ignore[arg-type]
     return crochet
 
 
@@ -100,10 +99,8 @@ def blocking(start: Callable[[], Deferred[T]]) -> T:
 
 def _cancelled(eventual: Any, crochet: Any) -> None:
     eventual.cancel()
-    try:
+    with contextlib.suppress(BaseException):
         eventual.wait(_CANCEL_GRACE)
-    except BaseException:
-        pass
 
 
 def to_future(start: Callable[[], Deferred[T]], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
@@ -116,7 +113,7 @@ def to_future(start: Callable[[], Deferred[T]], loop: asyncio.AbstractEventLoop)
 
     _ensure_reactor()
     future: asyncio.Future[T] = loop.create_future()
-    call = reactor.callFromThread  # type: ignore[attr-defined]
+    call = reactor.callFromThread
 
     def begin() -> None:
         deferred = start()
@@ -131,7 +128,7 @@ def _settle(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():
         return
     if isinstance(result, Failure):
-        future.set_exception(result.value)
+        future.set_exception(cast(BaseException, result.value))
     else:
         future.set_result(result)
 

@@ -391,7 +391,7 @@ def _importable(obj: Any, name: str | None = None) -> bool:
         return False
     try:
         return functools.reduce(getattr, path.split("."), sys.modules[module]) is obj
-    except AttributeError:
+    except Exception:  # a module that loads its parts at need may raise anything
         return False
 
 
@@ -710,8 +710,12 @@ def _quiet_bases(bases: tuple[type, ...]) -> Iterator[None]:
     """
     Keep C{__init_subclass__} from running again. It may need arguments that nobody kept, and it has done its work.
     """
-    owners = {base: vars(base)["__init_subclass__"] for start in bases for base in start.__mro__
-              if "__init_subclass__" in vars(base) and not _findable(base.__module__)}
+    owners = {
+        base: vars(base)["__init_subclass__"]
+        for start in bases
+        for base in start.__mro__
+        if "__init_subclass__" in vars(base) and not _findable(base.__module__)
+    }
     for owner in owners:
         type.__setattr__(owner, "__init_subclass__", classmethod(lambda cls: None))
     try:
@@ -905,7 +909,7 @@ def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, object]
 def _attributes(obj: Any) -> Iterator[tuple[str, object]]:
     if isinstance(obj, types.ModuleType):
         return
-    yield from getattr(obj, "__dict__", {}).items()
+    yield from list(getattr(obj, "__dict__", {}).items())  # other threads may be adding to it
     for cls in filter(_is_class, type(obj).__mro__):
         for name, value in vars(cls).items():
             if isinstance(value, types.MemberDescriptorType):

@@ -10,99 +10,28 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from . import _schedule as events
-from ._schedule import BadRecord, Event, Handle, Instruction, MapAttempt, Outcome, Plan, Schedule
-from ._shuffle import join
+from . import _events as events
+from ._assembly import SLICE, assemble
+from ._events import BadRecord, Event, Handle, Instruction, MapAttempt, Outcome, Plan
+from ._feeds import Input
+from ._schedule import Schedule
 from ._tasks import EMPTY
 from .backends import AttemptFailed, Backend, Chunk, Session
-from .errors import MapReduceError, NotSerializable
-from .inputs import Feed, Split, parse_bytes
+from .errors import MapReduceError
 from .job import Job
 
-__all__ = ["Coordinator", "Input", "Progress"]
+__all__ = ["Coordinator", "Progress"]
 
 _log = Logger()
 
-SLICE = 0.01
-"""Seconds that the coordinator works on before it lets the reactor turn: a fifth of what an application may notice."""
-
 FIXED_CHUNKSIZE = 1000
 """Records per chunk where chunks have to be the same in every run (C{reproducible}, C{seed}) and no size was given."""
-
-
-class Input(Protocol):
-    """
-    What a run reads from.
-
-    @ivar splits: it gives splits, one at a time, rather than records.
-    @ivar length: how many records or splits there are in all, where that is known.
-    """
-
-    splits: bool
-    length: int | None
-
-    def take(self, count: int) -> Deferred[Sequence[Any]] | Sequence[Any]:
-        """
-        The next records, C{count} at the most. None at all: that was the end.
-        """
-
-    def close(self) -> None:
-        """
-        No more will be taken.
-        """
-
-
-class Records:
-    """
-    An input of records that are there when they are asked for.
-    """
-
-    splits = False
-
-    def __init__(self, feed: Feed) -> None:
-        self._feed = feed
-        self.length = feed.length
-
-    def take(self, count: int) -> Sequence[Any]:
-        """
-        The next records.
-        """
-        return self._feed.take(count)
-
-    def close(self) -> None:
-        """
-        Close the iterator.
-        """
-        self._feed.close()
-
-
-class Splits:
-    """
-    An input of splits.
-    """
-
-    splits = True
-
-    def __init__(self, splits: Sequence[Split]) -> None:
-        self._splits = deque(splits)
-        self.length = len(splits)
-
-    def take(self, count: int) -> Sequence[Any]:
-        """
-        The next split.
-        """
-        return [self._splits.popleft()] if self._splits else []
-
-    def close(self) -> None:
-        """
-        There is nothing to close.
-        """
 
 
 @dataclass(frozen=True)
@@ -340,7 +269,7 @@ class Coordinator:
         """
         if not self._assembling:
             self._assembling = True
-            self._join(self._values, self._take_arrived()).addCallbacks(self._assembled, self._end)
+            self._together(self._values, self._take_arrived()).addCallbacks(self._assembled, self._end)
 
     def _take_arrived(self) -> Iterator[Handle]:
         while self._arrived:
@@ -355,45 +284,16 @@ class Coordinator:
         """
         The value whose pieces are behind C{handles}.
         """
-        return self._join(EMPTY, iter(handles)).addCallback(self._checked)
+        return self._together(EMPTY, iter(handles)).addCallback(self._checked)
+
+    def _together(self, whole: Any, handles: Iterator[Handle]) -> Deferred[Any]:
+        assert self._session is not None
+        return assemble(self._reactor, self._session.fetch, whole, handles)
 
     def _checked(self, value: Any) -> Any:
         if value is EMPTY and self._job.reduce is not None:
             raise TypeError("reduce() of empty iterable with no initial value")
         return value
-
-    def _join(self, whole: Any, handles: Iterator[Handle]) -> Deferred[Any]:
-        """
-        Decode what is behind C{handles} and put it behind C{whole}, in slices.
-        """
-        done: Deferred[Any] = Deferred()
-        self._join_some(whole, handles, iter(()), done)
-        return done
-
-    def _join_some(self, whole: Any, handles: Iterator[Handle], pieces: Iterator[Any], done: Deferred[Any]) -> None:
-        assert self._session is not None
-        until = self._reactor.seconds() + SLICE
-        while True:
-            try:
-                for piece in pieces:
-                    whole = piece if whole is EMPTY else join(whole, piece)
-                    if self._reactor.seconds() > until:
-                        self._reactor.callLater(0, self._join_some, whole, handles, pieces, done)
-                        return
-            except BaseException as error:
-                done.errback(_not_loadable(error))
-                return
-            handle = next(handles, None)
-            if handle is None:
-                done.callback(whole)
-                return
-            fetched = self._session.fetch(handle)
-            found: list[Iterator[Any]] = []
-            fetched.addCallbacks(found.append, done.errback)
-            if not found:
-                fetched.addCallback(lambda _: self._join_some(whole, handles, found[0], done))
-                return
-            pieces = found[0]
 
     # The reader of a stream
 
@@ -428,11 +328,11 @@ class Coordinator:
         """
         schedule = self._schedule
         return Progress(
-            chunks=schedule.chunks_done,
+            chunks=schedule.tally.chunks,
             total=schedule.chunks_total,
-            records=schedule.records_done,
+            records=schedule.tally.records,
             retried=schedule.retried,
-            skipped=len(schedule.skipped),
+            skipped=len(schedule.tally.skipped),
             seconds=self._reactor.seconds() - self._began,
             fraction=self._fraction(),
         )
@@ -441,7 +341,7 @@ class Coordinator:
         length = self._input.length
         if length is None:
             return None
-        done = self._schedule.chunks_done if self._plan.splits else self._schedule.records_done
+        done = self._schedule.tally.chunks if self._plan.splits else self._schedule.tally.records
         return min(1.0, done / length) if length else 1.0
 
     @property
@@ -449,14 +349,14 @@ class Coordinator:
         """
         What committed attempts counted.
         """
-        return +self._schedule.counters
+        return +self._schedule.tally.counters
 
     @property
     def skipped(self) -> list[BadRecord]:
         """
         The bad records that were left out.
         """
-        return list(self._schedule.skipped)
+        return list(self._schedule.tally.skipped)
 
     def partial(self) -> Deferred[Any]:
         """
@@ -538,16 +438,3 @@ def _plan(job: Job, source: Input, streams: bool, in_order: bool) -> Plan:
         timeout=policy.timeout,
         max_bad_records=policy.max_bad_records,
     )
-
-
-def _not_loadable(error: BaseException) -> Failure:
-    problem = NotSerializable(f"a result could not be loaded in this process: {type(error).__name__}: {error}")
-    problem.__cause__ = error
-    return Failure(problem)
-
-
-def open_source(source: Any, blocksize: int | str) -> Splits:
-    """
-    The splits of a source such as C{TextFiles}. It looks at the disk, so it may take a while.
-    """
-    return Splits(source.splits(parse_bytes(blocksize)))

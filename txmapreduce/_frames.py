@@ -31,6 +31,7 @@ from txmapreduce.errors import ProtocolError
 MAX_FRAME: Final = 1 << 30  # How many bytes the buffers of a message may have, together.
 MAX_HEADER: Final = 1 << 20  # How many bytes a header may have.
 MAX_BUFFERS: Final = 65_536  # How many buffers a message may have, and how many items any array in a header.
+MAX_ITEMS: Final = 4 * MAX_BUFFERS  # How many items a header may have, in all its arrays.
 
 _PREFIX: Final = Struct(">4sI")
 _MAGIC: Final = b"txm" + bytes([VERSION])
@@ -99,16 +100,13 @@ def _check_header(length: int, limit: int) -> None:
 
 
 def _check_lengths(lengths: Sequence[int], limit: int) -> None:
-    if len(lengths) > MAX_BUFFERS:
-        raise ProtocolError(f"A message has {len(lengths)} buffers. The limit is {MAX_BUFFERS}.")
     if lengths and min(lengths) < 0:
         raise ProtocolError(f"A message announces a buffer of {min(lengths)} bytes.")
     if sum(lengths) > limit:
         raise ProtocolError(f"A message has buffers of {sum(lengths)} bytes. The limit is {limit}.")
 
 
-# One packer for all messages: a new one for each takes twice as long.
-_pack: Final = msgpack.Packer(unicode_errors="surrogatepass").pack
+_pack: Final = msgpack.Packer(unicode_errors="surrogatepass").pack  # One for all, since a new one takes as long again.
 
 
 def encode(message: Message, *, max_frame: int = MAX_FRAME) -> list[Buffer]:
@@ -128,6 +126,7 @@ def encode(message: Message, *, max_frame: int = MAX_FRAME) -> list[Buffer]:
     except (TypeError, ValueError, OverflowError) as error:
         raise ProtocolError(f"{shape.cls.__name__} can't be sent: {error}") from error
     _check_header(len(header), MAX_HEADER)
+    _check_items(header)
     _check_lengths(lengths, max_frame)
     return _joined([_PREFIX.pack(_MAGIC, len(header)) + header, *buffers])
 
@@ -136,9 +135,9 @@ def _flat(buffer: Buffer) -> Buffer:
     """
     The buffer as something whose C{len} is its number of bytes.
     """
-    if isinstance(buffer, (bytes, bytearray)):
-        return buffer
-    return buffer.cast("B") if buffer.nbytes else b""
+    if isinstance(buffer, memoryview):
+        return buffer.cast("B") if buffer.nbytes else b""
+    return buffer
 
 
 def _joined(pieces: list[Buffer]) -> list[Buffer]:
@@ -197,7 +196,7 @@ class Decoder:
         Where the next bytes belong, for C{os.readv}. Good until the next call of any method.
         """
         self._refuse_when_broken()
-        if self._start and len(self._scratch) - self._end < len(self._scratch) // 2:
+        if self._start:  # What waits is one part at most, and a small one: moving it costs little.
             waiting = self._scratch[self._start : self._end]
             self._scratch[: len(waiting)] = waiting
             self._start, self._end = 0, len(waiting)
@@ -220,8 +219,6 @@ class Decoder:
         except ProtocolError as error:
             self._break(str(error))
             raise
-        if self._start == self._end:
-            self._start = self._end = 0
         return messages
 
     def ended(self) -> None:
@@ -252,12 +249,11 @@ class Decoder:
         """
         So many bytes were read: the open places came first. Returns how many went to scratch.
         """
-        places = self._open
-        while places and nbytes >= len(places[0]):
-            nbytes -= len(places.popleft())
-        if not places:
+        while self._open and nbytes >= len(self._open[0]):
+            nbytes -= len(self._open.popleft())
+        if not self._open:
             return nbytes
-        places[0] = places[0][nbytes:]
+        self._open[0] = self._open[0][nbytes:]
         return 0
 
     def _next(self) -> Message | None:
@@ -298,7 +294,7 @@ class Decoder:
             length = lengths[len(parts)]
             if length >= self._small:
                 parts.append(self._place(length))
-            elif self._open or self._end - self._start < length:
+            elif self._end - self._start < length:
                 return False
             else:
                 parts.append(bytes(self._scratch[self._start : self._start + length]))
@@ -342,8 +338,7 @@ def _check_magic(magic: bytes) -> None:
 
 
 def _unpacked(header: Buffer) -> tuple[Any, ...]:
-    if len(header) > 1024:  # A shorter one can't make msgpack allocate more than a few megabytes.
-        _check_nesting(header)
+    _check_items(header)
     try:
         fields = msgpack.unpackb(
             header,
@@ -372,12 +367,14 @@ _ARRAY: Final = dict.fromkeys(range(0x90, 0xA0), 0) | {0xDC: 2, 0xDD: 4}
 _DEPTH: Final = 3  # A header, a field in it, an item in that.
 
 
-def _check_nesting(header: Buffer) -> None:
+def _check_items(header: Buffer) -> None:
     """
-    Refuse what is nested deeper than any message, or has maps or extensions, before it is unpacked: msgpack allocates
-    each array when it is announced, and lets a thousand stand in one another.
+    Refuse arrays that are too long or nested deeper than in any message, and maps and extensions, before they are
+    unpacked: msgpack allocates each array when it is announced, and lets a thousand stand in one another.
     """
-    at = 0
+    if len(header) <= 1024:
+        return  # It can't make msgpack allocate more than a few megabytes.
+    at, room = 0, MAX_ITEMS
     left = [1]  # How many items are still to come here and in the arrays around, the outermost first.
     while left and at < len(header):
         tag = header[at]
@@ -392,6 +389,9 @@ def _check_nesting(header: Buffer) -> None:
         else:
             left.append(_number(header, at, _ARRAY[tag]) if _ARRAY[tag] else tag & 0x0F)
             at += _ARRAY[tag]
+            room -= left[-1]
+            if left[-1] > MAX_BUFFERS or room < 0:
+                raise ProtocolError(f"A header has too many items. The limit is {MAX_BUFFERS}, or {MAX_ITEMS} in all.")
         while left and not left[-1]:
             left.pop()
 

@@ -12,9 +12,8 @@ L{Failed} for each task, in the order in which they were sent, and one L{Parts} 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer = bytes | bytearray | memoryview
 """What can be sent as it is: anything that gives contiguous bytes."""
 
 NO_CHUNK = -1
@@ -78,8 +77,8 @@ class Map:
 class Fold:
     """
     Fold partials in the order given: the buffers hold them one after the other, C{lengths} says how many buffers each
-    has. C{finish}: the last fold, which applies C{initial}, C{finish} and the reducer; otherwise the result is wanted in
-    C{npartitions} parts.
+    has. C{finish}: the last fold, which applies C{initial}, C{finish} and the reducer; otherwise the result is wanted
+    in C{npartitions} parts.
     """
 
     run: int
@@ -168,7 +167,7 @@ class Parts:
     buffers: tuple[Buffer, ...]
 
 
-Message = Union[Hello, Surroundings, Define, Map, Fold, HandOver, Forget, Done, Failed, Parts]
+Message = Hello | Surroundings | Define | Map | Fold | HandOver | Forget | Done | Failed | Parts
 
 KINDS: tuple[type[Message], ...] = (Hello, Surroundings, Define, Map, Fold, HandOver, Forget, Done, Failed, Parts)
 """A message's kind in the header is its place in here."""

@@ -4,8 +4,8 @@ The worker processes of one backend: start, hand out, restart with back-off, dra
 Each L{Slot} has one child and at most two tickets: the one that runs and the next, which waits in the child's pipe.
 Clients (the runs) queue tickets; the pool takes from the one that has the fewest under way, so runs share fairly.
 
-A child that dies takes its running ticket with it and its client hears of that; a ticket that had not begun goes back to
-the front of its client's queue. A child that dies before it says hello is nobody's fault but costs time: the next start
+A child that dies takes its running ticket with it and its client hears of that; a ticket that had not begun goes back
+to the front of its client's queue. A child that dies before it says hello is nobody's fault but costs time: the next start
 waits longer each time, and after L{MAX_FAILED_STARTS} in a row everybody waiting is told that there are no workers.
 """
 
@@ -15,17 +15,15 @@ import os
 import pickle
 import sys
 import warnings
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from ._codec import Buffer
 from ._messages import VERSION, Define, Forget, Hello, Message, Surroundings
 from ._process import Child, Death
+from ._slots import Client, Settings, Slot, Ticket
 from ._worker import SETUP_RUN
 from .errors import BackendUnavailable
 
@@ -44,108 +42,6 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 _CLOSE_GRACE = 1.0
 """Seconds that a child gets to end by itself when its pipe has ended."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """
-    How a pool's children are. C{setup}: the encoded initializer, if there is one.
-    """
-
-    max_workers: int
-    min_workers: int = 0
-    setup: bytes | None = None
-    max_tasks_per_child: int | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    idle_timeout: float = 60.0
-
-
-class Client(Protocol):
-    """
-    A run, as the pool sees it.
-
-    @ivar run: its number, unique in the pool. C{waiting}: its tickets that no child has yet.
-    """
-
-    run: int
-    waiting: deque[Ticket]
-
-    def prepare(self, ticket: Ticket, slot: Slot) -> list[Message]:
-        """
-        The messages that make C{slot} run the ticket; none when it turns out that it can't be run.
-        """
-
-    def said(self, slot: Slot, message: Message) -> None:
-        """
-        A child answered something that concerns this run.
-        """
-
-    def began(self, ticket: Ticket) -> None:
-        """
-        The ticket is at the head of its slot, so it runs.
-        """
-
-    def broke(self, ticket: Ticket, slot: Slot, death: Death) -> None:
-        """
-        The child died while it ran this ticket.
-        """
-
-    def vanished(self, slot: Slot) -> None:
-        """
-        The child has died, and what it kept for this run went with it.
-        """
-
-    def retire(self, slot: Slot) -> None:
-        """
-        The child is to end soon: get back what it keeps for this run.
-        """
-
-    def unavailable(self, error: BackendUnavailable) -> None:
-        """
-        There will be no more workers.
-        """
-
-
-@dataclass(eq=False)
-class Ticket:
-    """
-    A task on its way through the pool. C{abandoned}: its client is no longer interested.
-    """
-
-    id: int
-    client: Client
-    slot: Slot | None = None
-    abandoned: bool = False
-
-
-@dataclass(eq=False)
-class Slot:
-    """
-    A place for one child.
-
-    @ivar queue: its tickets, the running one first.
-    @ivar defined: how many definitions of each run it has.
-    @ivar keeps: the runs for which it keeps something.
-    """
-
-    child: Child
-    queue: deque[Ticket] = field(default_factory=deque)
-    defined: dict[int, int] = field(default_factory=dict)
-    keeps: set[int] = field(default_factory=set)
-    surroundings: bytes = b""
-    greeted: bool = False
-    closing: bool = False
-    tasks: int = 0
-    idle_since: float = 0.0
-    timer: Any = None
-
-    def stop_timer(self) -> None:
-        """
-        Whatever was to happen to it by the clock does not.
-        """
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
-        self.timer = None
 
 
 class Pool:
@@ -423,7 +319,9 @@ class Pool:
         self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS and not any(slot.greeted for slot in self._slots):
             words, self._last_words, self._failed_starts = self._last_words.strip(), "", 0
-            error = BackendUnavailable(f"no worker could be started, {MAX_FAILED_STARTS} tries in a row failed:\n{words}")
+            error = BackendUnavailable(
+                f"no worker could be started, {MAX_FAILED_STARTS} tries in a row failed:\n{words}"
+            )
             for client in list(self._clients.values()):
                 client.unavailable(error)
         elif self._pause is None:

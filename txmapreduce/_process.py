@@ -5,48 +5,40 @@ A child is dead when the system says so (C{processExited}, or its pidfd) or when
 counts, since each can be missing. What was complete in the result pipe by then is still delivered, then
 L{ChildOwner.died} is called, once, last.
 
-Messages go over pipes of their own, enlarged where the system allows it. Twisted's process pipes read 8 KiB at a time
-and take any amount of data into memory, so these two ends are descriptors of our own.
+What it prints comes back line by line into the log, tagged with the worker and the chunk that it was running.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import fcntl
 import mmap
 import os
 import subprocess
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet import error as terror
-from twisted.internet.abstract import FileDescriptor
-from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.process import unregisterReapProcessHandler
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ._frames import Decoder, encode
-from ._messages import NO_CHUNK, Done, Failed, Hello, Message, Parts
+from ._messages import NO_CHUNK, Message
+from ._pipes import ExitWatch, ResultPipe, TaskPipe, bytes_waiting, open_pipes
 from .errors import ProtocolError
 
 __all__ = ["Child", "ChildOwner", "Death"]
 
 _log = Logger()
 
-_UP = (Hello, Done, Failed, Parts)
 _BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(chr(0x1f)); from txmapreduce._worker import main; main()"
 """What the child runs. Its one argument is this process's import path."""
 
-_PIPE_SIZE = 1 << 20
-_READS_A_TURN = 4
-_IOVECS = 512
 _LINE_LIMIT = 8192
 _TAIL = 4096
 _EXIT_GRACE = 0.5
@@ -80,193 +72,6 @@ class ChildOwner(Protocol):
         """
         It is gone, and so is everything that belonged to it. Nothing comes after this.
         """
-
-
-class _Reader(FileDescriptor):
-    """
-    Our end of the result pipe.
-    """
-
-    def __init__(self, reactor: Any, fd: int, said: Callable[[Message], None], ended: Callable[[Failure], None]) -> None:
-        super().__init__(reactor)
-        self.fd = fd
-        self.connected = 1
-        self._decoder = Decoder(_UP)
-        self._said = said
-        self._ended = ended
-
-    def fileno(self) -> int:
-        return self.fd
-
-    def doRead(self) -> BaseException | None:
-        """
-        Take what is there, but leave others their turn.
-        """
-        for _ in range(_READS_A_TURN):
-            buffers = self._decoder.buffers()
-            try:
-                received = os.readv(self.fd, buffers)
-            except (BlockingIOError, InterruptedError):
-                return None
-            except OSError:
-                return CONNECTION_LOST
-            if not received:
-                return self._end()
-            try:
-                messages = self._decoder.received(received)
-            except ProtocolError as error:
-                return error
-            for message in messages:
-                self._said(message)
-            if self.fd < 0 or received < sum(map(len, buffers)):
-                return None
-        return None
-
-    def _end(self) -> BaseException:
-        try:
-            self._decoder.ended()
-        except ProtocolError:
-            return CONNECTION_LOST  # cut off in the middle of a message: that is what death looks like
-        return CONNECTION_DONE
-
-    def drain(self) -> BaseException | None:
-        """
-        Take all that is there now.
-        """
-        before = -1
-        while self.fd >= 0:
-            reason = self.doRead()
-            if reason is not None:
-                return reason
-            waiting = _bytes_waiting(self.fd)
-            if not waiting or waiting == before:
-                return None
-            before = waiting
-        return None
-
-    def connectionLost(self, reason: Failure) -> None:
-        self.close()
-        self._ended(reason)
-
-    def close(self) -> None:
-        """
-        Let go of the descriptor, without telling anybody.
-        """
-        if self.fd >= 0:
-            self.stopReading()
-            os.close(self.fd)
-            self.fd = -1
-
-
-def _bytes_waiting(fd: int) -> int:
-    import termios
-
-    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
-
-
-class _Writer(FileDescriptor):
-    """
-    Our end of the task pipe. What it can't write at once waits here; the pool hands out two tasks a worker, no more.
-    """
-
-    def __init__(self, reactor: Any, fd: int, ended: Callable[[Failure], None]) -> None:
-        super().__init__(reactor)
-        self.fd = fd
-        self.connected = 1
-        self._pieces: deque[memoryview] = deque()
-        self._ended = ended
-        self._finishing = False
-
-    def fileno(self) -> int:
-        return self.fd
-
-    def send(self, message: Message) -> None:
-        """
-        Write a message, or as much of it as the pipe takes now.
-        """
-        if self.fd < 0:
-            return
-        idle = not self._pieces
-        self._pieces.extend(memoryview(piece).cast("B") for piece in encode(message) if len(piece))
-        if idle and self.doWrite() is not None:
-            # The other end is gone. Let the reactor find that out by itself, not the caller in the midst of its work.
-            self.startWriting()
-
-    def doWrite(self) -> BaseException | None:
-        """
-        Write what the pipe takes.
-        """
-        pieces = self._pieces
-        while pieces:
-            some = [pieces[n] for n in range(min(len(pieces), _IOVECS))]
-            try:
-                written = os.writev(self.fd, some)
-            except (BlockingIOError, InterruptedError):
-                self.startWriting()
-                return None
-            except OSError:
-                return CONNECTION_LOST
-            while pieces and written >= len(pieces[0]):
-                written -= len(pieces.popleft())
-            if written:
-                pieces[0] = pieces[0][written:]
-        self.stopWriting()
-        if self._finishing:
-            self.close()
-        return None
-
-    def finish(self) -> None:
-        """
-        End the pipe when all has been written.
-        """
-        self._finishing = True
-        if self.fd >= 0 and not self._pieces:
-            self.close()
-
-    def connectionLost(self, reason: Failure) -> None:
-        self.close()
-        self._ended(reason)
-
-    def close(self) -> None:
-        """
-        Let go of the descriptor, without telling anybody.
-        """
-        self._pieces.clear()
-        if self.fd >= 0:
-            self.stopWriting()
-            os.close(self.fd)
-            self.fd = -1
-
-
-class _ExitWatch(FileDescriptor):
-    """
-    A pidfd: readable when the process has ended, even where SIGCHLD never comes.
-    """
-
-    def __init__(self, reactor: Any, fd: int, exited: Callable[[], None]) -> None:
-        super().__init__(reactor)
-        self.fd = fd
-        self.connected = 1
-        self._exited = exited
-
-    def fileno(self) -> int:
-        return self.fd
-
-    def doRead(self) -> None:
-        self.close()
-        self._exited()
-
-    def connectionLost(self, reason: Failure) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """
-        Let go of the descriptor.
-        """
-        if self.fd >= 0:
-            self.stopReading()
-            os.close(self.fd)
-            self.fd = -1
 
 
 class _Lines:
@@ -305,7 +110,7 @@ class _Protocol(ProcessProtocol):
         self._child.output[childFD].feed(data)
 
     def processExited(self, reason: Failure) -> None:
-        self._child.exited(reason.value)
+        self._child.exited(cast(BaseException, reason.value))
 
 
 class Child:
@@ -330,7 +135,7 @@ class Child:
         self._grace: Any = None
         self.output = {fd: _Lines(partial(self._print, name)) for fd, name in ((1, "stdout"), (2, "stderr"))}
         self._note = _Note()
-        task_r, task_w, result_r, result_w = _pipes()
+        task_r, task_w, result_r, result_w = open_pipes()
         try:
             self._process = self._spawn(env, {3: task_r, 4: result_w, 5: self._note.fd})
         except BaseException:
@@ -342,9 +147,9 @@ class Child:
             for fd in (task_r, result_w, self._note.fd):
                 os.close(fd)
         self.pid: int = self._process.pid
-        self._writer = _Writer(reactor, task_w, self._pipe_ended)
-        self._reader = _Reader(reactor, result_r, self._said, self._pipe_ended)
-        self._reader.startReading()
+        self._writer = TaskPipe(reactor, task_w, self._pipe_ended)
+        self._reader = ResultPipe(reactor, result_r, self._said, self._pipe_ended)
+        self._reader.startReading()  # type: ignore[no-untyped-call]
         self._exit_watch = self._watch_exit()
 
     def _spawn(self, env: Mapping[str, str], fds: Mapping[int, int]) -> Any:
@@ -357,14 +162,14 @@ class Child:
             child_fds: dict[int, Any] = {0: nothing.fileno(), 1: "r", 2: "r", **fds}
             return self._reactor.spawnProcess(_Protocol(self), sys.executable, args, env=dict(env), childFDs=child_fds)
 
-    def _watch_exit(self) -> _ExitWatch | None:
+    def _watch_exit(self) -> ExitWatch | None:
         if not hasattr(os, "pidfd_open"):
             return None
         try:
-            watch = _ExitWatch(self._reactor, os.pidfd_open(self.pid), self._reap)
+            watch = ExitWatch(self._reactor, os.pidfd_open(self.pid), self._reap)
         except OSError:  # an old kernel, no descriptors left: the other two signs of death remain
             return None
-        watch.startReading()
+        watch.startReading()  # type: ignore[no-untyped-call]
         return watch
 
     @property
@@ -395,10 +200,8 @@ class Child:
         try:
             os.killpg(self.pid, 9)
         except (ProcessLookupError, PermissionError):  # it has not made its own group yet
-            try:
+            with contextlib.suppress(terror.ProcessExitedAlready):
                 self._process.signalProcess("KILL")
-            except terror.ProcessExitedAlready:
-                pass
 
     def _said(self, message: Message) -> None:
         if not self.dead:
@@ -476,35 +279,12 @@ class Child:
         """
         for fd in (1, 2):
             pipe = self._process.pipes.get(fd)
-            while pipe is not None and pipe.fileno() >= 0 and _bytes_waiting(pipe.fileno()):
+            while pipe is not None and pipe.fileno() >= 0 and bytes_waiting(pipe.fileno()):
                 if pipe.doRead() is not None:
                     break
             self.output[fd].end()
             if pipe is not None:
                 self._process.closeChildFD(fd)
-
-
-def _pipes() -> tuple[int, int, int, int]:
-    """
-    The task pipe and the result pipe; our own ends don't block.
-    """
-    fds: list[int] = []
-    try:
-        for ours in (1, 0):
-            pair = os.pipe()
-            fds.extend(pair)
-            os.set_blocking(pair[ours], False)
-            if hasattr(fcntl, "F_SETPIPE_SZ"):
-                try:
-                    fcntl.fcntl(pair[0], fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-                except OSError:  # the user's share of pipe memory is used up: the usual 64 KiB do as well
-                    pass
-    except BaseException:
-        for fd in fds:
-            os.close(fd)
-        raise
-    task_r, task_w, result_r, result_w = fds
-    return task_r, task_w, result_r, result_w
 
 
 class _Note:

@@ -9,284 +9,53 @@ Rules:
     I{secure} can be lost together with the worker that keeps it; then all the chunks it covers are mapped again.
  3. No more is read from the input than two tasks per worker, and nothing is read while results wait to be taken.
  4. Only a chunk that was running is charged for the death of a worker; the others of its task are run again for free.
- 5. User code runs in workers only. So folding is a task, too: wherever L{FAN_IN} partials stand next to each other
-    they are folded into one, in input order, and at the end one last fold finishes the result.
+ 5. User code runs in workers only. So folding is a task, too: wherever many partials stand next to each other they are
+    folded into one, in input order, and at the end one last fold finishes the result.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
-from typing import Union
+from dataclasses import dataclass, replace
 
 from ._chunking import Sizer
+from ._events import (
+    Abort,
+    Answer,
+    Asked,
+    Attempt,
+    BadRecord,
+    Broke,
+    Capacity,
+    Conclude,
+    Deliver,
+    Drop,
+    Event,
+    Finished,
+    FoldAttempt,
+    Got,
+    Handle,
+    InputFailed,
+    Instruction,
+    Kill,
+    Lost,
+    MapAttempt,
+    Outcome,
+    Plan,
+    Read,
+    Secured,
+    Started,
+    Submit,
+    Taken,
+    Tick,
+    Wake,
+)
+from ._partials import Bag, Partials, Place, Tally, Tree
 from .errors import RunTimedOut, TaskFailed, TaskTimedOut
-
-FAN_IN = 64
-"""How many partials one fold takes. A fold costs a round trip, so many; it is all done by one worker, so not too many."""
 
 MANY_KEYS = 100_000
 """From how many keys on the last fold is done by all workers side by side, a partition each."""
-
-Handle = Hashable
-
-
-@dataclass(frozen=True)
-class Plan:
-    """
-    What the schedule has to know of a run.
-
-    @ivar collects: the result is the list of values, else one folded value.
-    @ivar ordered: partials have to be folded in input order.
-    @ivar chunksize: records per chunk, where the user or the policy fixed it.
-    @ivar splits: the input consists of splits, one chunk each.
-    @ivar length: records of the input, or C{None}.
-    @ivar bundle: several chunks of a fixed size may go into one task.
-    @ivar streams: results are taken one after the other, and reading waits for that.
-    """
-
-    collects: bool
-    ordered: bool
-    chunksize: int | None = None
-    splits: bool = False
-    length: int | None = None
-    bundle: bool = True
-    streams: bool = False
-    in_order: bool = True
-    retries: int = 3
-    buffersize: int | None = None
-    task_timeout: float | None = None
-    timeout: float | None = None
-    max_bad_records: int | None = None
-
-
-@dataclass(frozen=True)
-class MapAttempt:
-    """
-    One try at mapping C{count} chunks from chunk C{first} on; their records are in lot C{lot} of what was read.
-    """
-
-    id: int
-    attempt: int
-    lot: int
-    first: int
-    count: int
-    chunksize: int
-    hold: bool
-
-
-@dataclass(frozen=True)
-class FoldAttempt:
-    """
-    One try at folding C{inputs} in order. C{partition}: of each input this part alone; C{None}: all of it.
-    """
-
-    id: int
-    attempt: int
-    inputs: tuple[Handle, ...]
-    partition: int | None
-    finish: bool
-
-
-Attempt = Union[MapAttempt, FoldAttempt]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """
-    What an attempt gave.
-
-    @ivar size: values or keys behind the handle. C{nparts}: partitions that it is cut in.
-    @ivar nbytes: the larger of what went in and what came out, as far as the coordinator saw it.
-    """
-
-    handle: Handle
-    secure: bool = True
-    records: int = 0
-    size: int = 1
-    nparts: int = 1
-    nbytes: int = 0
-    seconds: float = 0.0
-    counters: tuple[tuple[str, str, int], ...] = ()
-    skipped: tuple[tuple[int, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class BadRecord:
-    """
-    A record that was left out.
-
-    @ivar chunk: the number of its chunk. C{record}: its number in that chunk, from 0.
-    @ivar reason: the exception and the record, as text.
-    """
-
-    chunk: int
-    record: int
-    reason: str
-
-
-# Events
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """The backend can run C{workers} tasks at once."""
-
-    workers: int
-
-
-@dataclass(frozen=True)
-class Got:
-    """What L{Read} asked for: C{records} records (for a split: 1) in lot C{lot}. C{ended}: there is no more."""
-
-    lot: int
-    records: int
-    ended: bool
-
-
-@dataclass(frozen=True)
-class InputFailed:
-    """The input raised C{error}."""
-
-    error: BaseException
-
-
-@dataclass(frozen=True)
-class Started:
-    """The attempt has begun to run."""
-
-    id: int
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The attempt ended well."""
-
-    id: int
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class Broke:
-    """
-    The attempt ended with C{error}, in chunk C{chunk} where that is known. C{retry}: it may be tried again; C{charge}:
-    and that counts as an attempt.
-    """
-
-    id: int
-    error: BaseException
-    retry: bool
-    charge: bool = True
-    chunk: int | None = None
-
-
-@dataclass(frozen=True)
-class Secured:
-    """What was behind a handle that was not secure has been brought to where it can't be lost."""
-
-    handle: Handle
-
-
-@dataclass(frozen=True)
-class Lost:
-    """What was behind a handle that was not secure is gone."""
-
-    handle: Handle
-
-
-@dataclass(frozen=True)
-class Taken:
-    """C{count} of the delivered results have been taken by the reader of a stream."""
-
-    count: int
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Somebody wants to know the result so far."""
-
-    ticket: int
-
-
-@dataclass(frozen=True)
-class Tick:
-    """The time asked for by L{Wake} has come."""
-
-
-Event = Union[Capacity, Got, InputFailed, Started, Finished, Broke, Secured, Lost, Taken, Asked, Tick]
-
-# Instructions
-
-
-@dataclass(frozen=True)
-class Read:
-    """Take the next C{records} records (or one split) from the input as lot C{lot}, and say what came: L{Got}."""
-
-    lot: int
-    records: int
-
-
-@dataclass(frozen=True)
-class Submit:
-    """Hand the attempt to the backend."""
-
-    attempt: Attempt
-
-
-@dataclass(frozen=True)
-class Kill:
-    """Stop the attempt where it runs; it ends with C{error}."""
-
-    id: int
-    error: BaseException
-
-
-@dataclass(frozen=True)
-class Deliver:
-    """The results behind C{handle} come next."""
-
-    handle: Handle
-
-
-@dataclass(frozen=True)
-class Drop:
-    """The records of lot C{lot} are no longer needed."""
-
-    lot: int
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The result so far is behind C{handles}; none: there is nothing yet."""
-
-    ticket: int
-    handles: tuple[Handle, ...]
-
-
-@dataclass(frozen=True)
-class Conclude:
-    """The run is complete. What was folded is behind C{handles}."""
-
-    handles: tuple[Handle, ...]
-
-
-@dataclass(frozen=True)
-class Abort:
-    """The run failed."""
-
-    error: BaseException
-
-
-@dataclass(frozen=True)
-class Wake:
-    """Send a L{Tick} at time C{at}, at the latest."""
-
-    at: float
-
-
-Instruction = Union[Read, Submit, Kill, Deliver, Drop, Answer, Conclude, Abort, Wake]
 
 
 @dataclass
@@ -297,29 +66,6 @@ class _Lot:
 
     first: int
     left: int
-
-
-@dataclass
-class _Partial:
-    """
-    An accepted handle and the parts of lots that it covers.
-    """
-
-    outcome: Outcome
-    covers: list[MapAttempt] = field(default_factory=list)
-    counters: Counter[tuple[str, str]] = field(default_factory=Counter)
-    skipped: list[BadRecord] = field(default_factory=list)
-    records: int = 0
-
-
-@dataclass
-class _Node:
-    """
-    A place in the tree of ordered folds: C{handle} is C{None} until its fold has ended.
-    """
-
-    level: int
-    handle: Handle | None = None
 
 
 class Schedule:
@@ -333,12 +79,8 @@ class Schedule:
         self.plan = plan
         self.over = False
         self.workers = 0
-        self.chunks_done = 0
-        self.chunks_total: int | None = None
-        self.records_done = 0
+        self.tally = Tally()
         self.retried = 0
-        self.counters: Counter[tuple[str, str]] = Counter()
-        self.skipped: list[BadRecord] = []
         self._began = now
         self._sizer: Sizer | None = None
         self._ids = 0
@@ -354,12 +96,20 @@ class Schedule:
         self._undelivered: dict[int, tuple[int, Outcome]] = {}
         self._next_delivery = 0
         self._untaken = 0
-        self._partials: dict[Handle, _Partial] = {}
-        self._levels: list[list[_Node]] = [[]]
-        self._folds: dict[int, _Node] = {}
+        self._tree = Tree()
+        self._bag = Bag()
+        self._partials: Partials = self._tree if plan.ordered else self._bag
+        self._folds: dict[int, Place] = {}
         self._tickets: dict[int, int] = {}
         self._final: dict[int, Handle | None] = {}
         self._out: list[Instruction] = []
+
+    @property
+    def chunks_total(self) -> int | None:
+        """
+        How many chunks there will be, as soon as that is known.
+        """
+        return self.next_chunk if self._ended else self.plan.length if self.plan.splits else None
 
     def start(self) -> list[Instruction]:
         """
@@ -376,6 +126,8 @@ class Schedule:
             return []
         getattr(self, "_on_" + type(event).__name__.lower())(event, now)
         if not self.over:
+            if not self._final:
+                self._fold_due()
             self._fill()
             self._conclude()
         out, self._out = self._out, []
@@ -435,18 +187,15 @@ class Schedule:
         else:
             self._retry_fold(attempt, event)
 
+    def _on_secured(self, event: Secured, now: float) -> None:
+        for attempt in self._bag.secure(event.handle):
+            self._release(attempt)
+
     def _on_lost(self, event: Lost, now: float) -> None:
-        partial = self._partials.pop(event.handle, None)
-        if partial is None or partial.outcome.secure:
-            return
-        self.counters.subtract(partial.counters)
-        self.records_done -= partial.records
-        for bad in partial.skipped:
-            self.skipped.remove(bad)
-        for attempt in reversed(partial.covers):
-            self.chunks_done -= attempt.count
-            self.retried += 1
-            self._waiting.appendleft(replace(attempt, id=self._new_id()))
+        attempts, tally = self._bag.lose(event.handle)
+        self.tally.take_back(tally)
+        self.retried += len(attempts)
+        self._waiting.extendleft(replace(attempt, id=self._new_id()) for attempt in reversed(attempts))
 
     def _on_taken(self, event: Taken, now: float) -> None:
         self._untaken -= event.count
@@ -455,7 +204,7 @@ class Schedule:
         self._ask(event.ticket, 1)
 
     def _ask(self, ticket: int, number: int) -> None:
-        inputs = self._inputs()
+        inputs = tuple(outcome.handle for outcome in self._partials.all())
         if not inputs:
             self._out.append(Answer(ticket, ()))
             return
@@ -486,62 +235,30 @@ class Schedule:
         assert self._sizer is not None
         units = outcome.records if self.plan.chunksize is None else attempt.count
         self._sizer.measured(units, outcome.seconds, outcome.nbytes)
-        self.chunks_done += attempt.count
-        self.records_done += outcome.records
-        counters = Counter({(group, name): n for group, name, n in outcome.counters})
-        size = attempt.chunksize
-        bad = [BadRecord(attempt.first + at // size, at % size, text) for at, text in outcome.skipped]
-        if self.plan.splits:
-            bad = [BadRecord(attempt.first, at, text) for at, text in outcome.skipped]
-        self.counters.update(counters)
-        self.skipped.extend(bad)
+        tally = self._tally_of(attempt, outcome)
+        self.tally.add(tally)
         limit = self.plan.max_bad_records
-        if limit is not None and len(self.skipped) > limit:
-            text = f"more than {limit} bad records (the policy's max_bad_records); the last: {self.skipped[-1].reason}"
+        if limit is not None and len(self.tally.skipped) > limit:
+            last = self.tally.skipped[-1].reason
+            text = f"more than {limit} bad records (the policy's max_bad_records); the last: {last}"
             self._abort(TaskFailed(text, chunk=attempt.first, attempt=attempt.attempt))
         elif attempt.hold:
-            self._hold(attempt, outcome, counters, bad)
+            self._bag.add(attempt, outcome, tally)
+            if outcome.secure:
+                self._on_secured(Secured(outcome.handle), 0.0)
         else:
             self._release(attempt)
             self._undelivered[attempt.first] = (attempt.count, outcome)
             self._pass_on()
 
-    def _hold(
-        self, attempt: MapAttempt, outcome: Outcome, counters: Counter[tuple[str, str]], bad: list[BadRecord]
-    ) -> None:
-        """
-        The handle of an accumulator that its worker may go on with covers one more attempt; perhaps it is secure now.
-        """
-        partial = self._partials.setdefault(outcome.handle, _Partial(outcome))
-        partial.outcome = outcome
-        partial.covers.append(attempt)
-        partial.counters.update(counters)
-        partial.skipped.extend(bad)
-        partial.records += outcome.records
-        if outcome.secure:
-            self._secure(partial)
-
-    def _on_secured(self, event: Secured, now: float) -> None:
-        partial = self._partials.get(event.handle)
-        if partial is not None:
-            partial.outcome = replace(partial.outcome, secure=True)
-            self._secure(partial)
-
-    def _secure(self, partial: _Partial) -> None:
-        """
-        The records behind C{partial} will not be needed again. When there are many like it, they are folded into one.
-        """
-        for covered in partial.covers:
-            self._release(covered)
-        partial.covers.clear()
-        secure = [handle for handle, other in self._partials.items() if other.outcome.secure]
-        if len(secure) >= FAN_IN and not self._final:
-            self._fold_held(secure)
-
-    def _fold_held(self, handles: list[Handle]) -> None:
-        for handle in handles:
-            del self._partials[handle]
-        self._submit_fold(_Node(1), tuple(handles))
+    def _tally_of(self, attempt: MapAttempt, outcome: Outcome) -> Tally:
+        size = outcome.records + 1 if self.plan.splits else attempt.chunksize
+        return Tally(
+            chunks=attempt.count,
+            records=outcome.records,
+            counters=Counter({(group, name): n for group, name, n in outcome.counters}),
+            skipped=[BadRecord(attempt.first + at // size, at % size, text) for at, text in outcome.skipped],
+        )
 
     def _release(self, attempt: MapAttempt) -> None:
         lot = self._lots[attempt.lot]
@@ -564,7 +281,7 @@ class Schedule:
                 self._untaken += self.plan.streams
                 self._out.append(Deliver(outcome.handle))
             else:
-                self._grow(_Node(0, outcome.handle))
+                self._tree.add(outcome)
 
     def _retry_map(self, attempt: MapAttempt, event: Broke) -> None:
         """
@@ -588,28 +305,11 @@ class Schedule:
 
     # Folds
 
-    def _grow(self, node: _Node) -> None:
-        """
-        Put C{node} behind the others of its level, and fold the level's first L{FAN_IN} where they are all there.
-        """
-        self._levels[node.level].append(node)
-        self._fold_level(node.level)
-
-    def _fold_level(self, number: int) -> None:
-        level = self._levels[number]
-        while len(level) >= FAN_IN and all(node.handle is not None for node in level[:FAN_IN]):
-            inputs = tuple(node.handle for node in level[:FAN_IN])
-            del level[:FAN_IN]
-            if len(self._levels) == number + 1:
-                self._levels.append([])
-            parent = _Node(number + 1)
-            self._levels[number + 1].append(parent)
-            self._submit_fold(parent, inputs)
-
-    def _submit_fold(self, node: _Node, inputs: tuple[Handle, ...]) -> None:
-        attempt = FoldAttempt(self._new_id(), 1, inputs, None, False)
-        self._folds[attempt.id] = node
-        self._submit(attempt)
+    def _fold_due(self) -> None:
+        for fold in self._partials.due():
+            attempt = FoldAttempt(self._new_id(), 1, fold.inputs, None, False)
+            self._folds[attempt.id] = fold.place
+            self._submit(attempt)
 
     def _accept_fold(self, attempt: FoldAttempt, outcome: Outcome) -> None:
         if attempt.id in self._tickets:
@@ -617,12 +317,7 @@ class Schedule:
         elif attempt.id in self._final:
             self._final[attempt.id] = outcome.handle
         elif attempt.id in self._folds:
-            node = self._folds.pop(attempt.id)
-            if self.plan.ordered:
-                node.handle = outcome.handle
-                self._fold_level(node.level)
-            else:
-                self._partials[outcome.handle] = _Partial(outcome)
+            self._partials.put(self._folds.pop(attempt.id), outcome)
 
     def _retry_fold(self, attempt: FoldAttempt, event: Broke) -> None:
         if attempt.attempt > self.plan.retries and event.charge:
@@ -644,22 +339,12 @@ class Schedule:
         maps = any(isinstance(attempt, MapAttempt) for attempt in self._running.values())
         return self._ended and not self._reading and not self._waiting and not maps and not self._folds
 
-    def _inputs(self) -> tuple[Handle, ...]:
-        """
-        All there is to fold, in input order: what lies higher in the tree stands for earlier chunks.
-        """
-        if not self.plan.ordered:
-            return tuple(self._partials)
-        nodes = (node for level in reversed(self._levels) for node in level)
-        return tuple(node.handle for node in nodes if node.handle is not None)
-
     def _conclude(self) -> None:
         if self._final:
             if all(handle is not None for handle in self._final.values()):
                 self.over = True
                 self._out.append(Conclude(tuple(self._final.values())))
         elif self._complete() and not self._undelivered:
-            self.chunks_total = self.next_chunk
             if self.plan.collects:
                 self.over = True
                 self._out.append(Conclude(()))
@@ -667,8 +352,8 @@ class Schedule:
                 self._submit_final()
 
     def _submit_final(self) -> None:
-        inputs = self._inputs()
-        outcomes = [partial.outcome for partial in self._partials.values()]
+        outcomes = self._partials.all()
+        inputs = tuple(outcome.handle for outcome in outcomes)
         nparts = min((outcome.nparts for outcome in outcomes), default=1)
         many = nparts > 1 and sum(outcome.size for outcome in outcomes) > MANY_KEYS
         for partition in range(nparts) if many else [None]:

@@ -24,6 +24,7 @@ from . import _context
 from ._messages import NO_CHUNK
 from ._shuffle import split
 from .aggregates import Aggregate
+from .inputs import Split
 
 __all__ = ["EMPTY", "MapTask", "Outcome", "Program", "Reduce", "Runner", "TaskError"]
 
@@ -140,17 +141,6 @@ class TaskError(Exception):
         self.stage = stage
 
 
-class BatchedSplit(Protocol):
-    """
-    The side of a split that a worker uses. C{blocks}: its records are blocks of bytes, each a chunk for a batched
-    mapper.
-    """
-
-    blocks: bool
-
-    def batches(self) -> Iterator[Sequence[Any]]: ...
-
-
 class Note(Protocol):
     """
     Where a worker writes down what it is doing, for the coordinator to read after the worker's death: place 0 is the
@@ -208,7 +198,7 @@ class Runner:
         self._context = _context.Task(program.seed)
         self._held: list[Any] = []  # the accumulator that is kept from task to task, if there is one
 
-    def map(self, task: MapTask, source: Sequence[Any] | BatchedSplit) -> Outcome:
+    def map(self, task: MapTask, source: Sequence[Any] | Split) -> Outcome:
         """
         Run a map task over C{source}: the records of its chunks, or a split.
 
@@ -244,7 +234,7 @@ class Runner:
     def _fold_chunks(
         self,
         task: MapTask,
-        source: Sequence[Any] | BatchedSplit,
+        source: Sequence[Any] | Split,
         progress: _Progress,
         skipped: list[tuple[int, str]],
     ) -> Any:
@@ -261,14 +251,14 @@ class Runner:
         return acc
 
     def _plan(
-        self, task: MapTask, source: Sequence[Any] | BatchedSplit
+        self, task: MapTask, source: Sequence[Any] | Split
     ) -> tuple[_Values, Iterable[tuple[int, Sequence[Any]]]]:
         """
         How records become values, and the records of each chunk.
         """
         batched = self.program.batched
-        if not hasattr(source, "batches"):
-            return self._mapping(batched), _chunks(task, source)  # type: ignore[arg-type]
+        if isinstance(source, Sequence):
+            return self._mapping(batched), _chunks(task, source)
         if source.blocks:
             # Each block is a chunk of its own: what a batched mapper takes is a record here.
             return self._mapping(False, extra_flat=batched), ((task.first, batch) for batch in source.batches())

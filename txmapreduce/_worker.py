@@ -10,6 +10,7 @@ The child process: reads tasks from one pipe, runs them, writes what they gave t
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import mmap
 import os
@@ -143,7 +144,7 @@ class Worker:
         Run the pool's initializer. A worker whose initializer raised is of no use: it says why and ends.
         """
         try:
-            initializer, arguments = Codec().define(blob)  # type: ignore[misc]
+            initializer, arguments = Codec().define(blob)
             initializer(*arguments)
         except BaseException as error:
             self._fail(SETUP_RUN, 0, TaskError(NO_CHUNK, NO_CHUNK, "start"), error, Codec())
@@ -314,8 +315,8 @@ def take_over(surroundings: dict[str, Any]) -> None:
     sys.path[:] = surroundings["path"]
     sys.argv[:] = surroundings["argv"]
     warnings.filters[:] = surroundings["filters"]  # type: ignore[index]
-    # Also tells the warnings module that its filters have changed. The thread that this is about, L{_watch}'s, sleeps in
-    # the kernel and holds no lock, so a fork in the user's code is as safe as without it.
+    # Also tells the warnings module that its filters have changed. The thread that this is about, L{_watch}'s, sleeps
+    # in the kernel and holds no lock, so a fork in the user's code is as safe as without it.
     warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
     try:
         os.chdir(surroundings["cwd"])
@@ -352,10 +353,8 @@ def _own_group() -> None:
     """
     Leave the terminal's process group: Ctrl-C is the coordinator's to handle, and a kill reaches what was forked here.
     """
-    try:
+    with contextlib.suppress(OSError):
         os.setpgid(0, 0)
-    except OSError:
-        pass
 
 
 def main(read_fd: int = 3, write_fd: int = 4, note_fd: int = 5) -> None:

@@ -103,9 +103,7 @@ class TaskTimedOut(MapReduceError):
     @ivar pid: the process that ran it and was killed.
     """
 
-    def __init__(
-        self, message: str, *, chunk: int | None = None, attempt: int = 1, pid: int | None = None
-    ) -> None:
+    def __init__(self, message: str, *, chunk: int | None = None, attempt: int = 1, pid: int | None = None) -> None:
         super().__init__(message)
         self.chunk = chunk
         self.attempt = attempt

@@ -127,10 +127,14 @@ class Job:
             _need(good, f"{name} has to be a function of two arguments or an Aggregate, not {value!r}")
         for name in ("reducer", "combiner"):
             value = getattr(self, name)
-            _need(value is None or callable(value), f"{name} has to be a function of a key and its values, not {value!r}")
+            _need(
+                value is None or callable(value), f"{name} has to be a function of a key and its values, not {value!r}"
+            )
         _need(self.combiner is None or self.reducer is not None, "combiner goes with reducer")
         has_op = self.reduce is not None and not isinstance(self.reduce, Aggregate)
-        _need(self.initial is EMPTY or has_op, "initial goes with reduce and a function; an Aggregate has its own zero()")
+        _need(
+            self.initial is EMPTY or has_op, "initial goes with reduce and a function; an Aggregate has its own zero()"
+        )
         _need(isinstance(self.policy, Policy), f"policy has to be a Policy, not {self.policy!r}")
 
     @property

@@ -16,8 +16,9 @@ from .job import Job, Op, Policy, Reducer
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from ._coordinator import Coordinator, Input, Progress
-    from ._schedule import BadRecord
+    from ._coordinator import Coordinator, Progress
+    from ._events import BadRecord
+    from ._feeds import Input
     from .backends import Backend
 
 __all__ = ["MapReduce", "Run", "Stream"]
@@ -37,8 +38,8 @@ class MapReduce:
       - C{batched=True}: C{f} takes a whole chunk, a list of records: C{[y for c in chunks for y in f(c)]}
       - C{reduce=op}: C{functools.reduce(op, map(f, data))}; with C{initial}, that counts once. C{op} has to be
         associative. An L{Aggregate} can stand in for C{op}.
-      - C{reduce_by_key=op}: C{f} gives C{(key, value)} pairs; C{{key: functools.reduce(op, values of the key)}}. C{op} has
-        to be associative and commutative. An L{Aggregate} can stand in for C{op}.
+      - C{reduce_by_key=op}: C{f} gives C{(key, value)} pairs; C{{key: functools.reduce(op, values of the key)}}. C{op}
+        has to be associative and commutative. An L{Aggregate} can stand in for C{op}.
       - C{reducer=r}: C{f} gives pairs; all that C{r(key, values)} yields, for each key in ascending order, in one list.
         C{values} is an iterator. C{combiner(key, values)} yields what stands in for some of a key's values before they
         are sent on.
@@ -242,9 +243,7 @@ class Stream:
         return succeed(None)
 
 
-def _begin(
-    job: Job, data: Any, backend: Backend | None, streams: bool = False, in_order: bool = True
-) -> Coordinator:
+def _begin(job: Job, data: Any, backend: Backend | None, streams: bool = False, in_order: bool = True) -> Coordinator:
     """
     Start a coordinator, in the reactor's thread.
     """
@@ -262,7 +261,7 @@ def _begin(
 
 
 def _input(reactor: Any, job: Job, data: Any) -> Input:
-    from ._coordinator import Records, open_source
+    from ._feeds import Records, open_source
 
     if hasattr(data, "splits"):
         return open_source(data, job.policy.blocksize)

@@ -9,9 +9,9 @@ worker that made them, on another machine. The modules in here are one backend e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Union
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .._schedule import Attempt, Handle, Outcome
+from .._events import Attempt, Handle, Outcome
 from .._tasks import Program
 from ..errors import MapReduceError
 from ..inputs import Split
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AttemptFailed", "Backend", "Chunk", "Listener", "Session"]
 
-Chunk = Union[Sequence[Any], Split, None]
+Chunk = Sequence[Any] | Split | None
 """What an attempt works on: the records of a map, a split, or nothing for a fold."""
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .._events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
 from .._messages import NO_CHUNK
-from .._schedule import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
 from .._shuffle import pieces
 from .._tasks import MapTask, Program, Runner, TaskError, class_names, error_text, failure_text, traceback_text
 from ..errors import MapReduceError, TaskFailed
@@ -55,7 +55,7 @@ class Inline:
         if reactor is None:
             from twisted.internet import reactor as installed
 
-            reactor = installed  # type: ignore[assignment]
+            reactor = installed
         assert reactor is not None
         return InlineSession(reactor, program)
 

@@ -1,0 +1,267 @@
+"""
+What goes into the schedule and what comes out of it: the plan of a run, events and instructions. All frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+Handle = Hashable
+"""Stands for what a task gave. Only the backend knows what is behind it, and where."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What the schedule has to know of a run.
+
+    @ivar collects: the result is the list of values, else one folded value.
+    @ivar ordered: partials have to be folded in input order.
+    @ivar chunksize: records per chunk, where the user or the policy fixed it.
+    @ivar splits: the input consists of splits, one chunk each.
+    @ivar length: records of the input, or C{None}.
+    @ivar bundle: several chunks of a fixed size may go into one task.
+    @ivar streams: results are taken one after the other, and reading waits for that.
+    """
+
+    collects: bool
+    ordered: bool
+    chunksize: int | None = None
+    splits: bool = False
+    length: int | None = None
+    bundle: bool = True
+    streams: bool = False
+    in_order: bool = True
+    retries: int = 3
+    buffersize: int | None = None
+    task_timeout: float | None = None
+    timeout: float | None = None
+    max_bad_records: int | None = None
+
+
+@dataclass(frozen=True)
+class MapAttempt:
+    """
+    One try at mapping C{count} chunks from chunk C{first} on; their records are in lot C{lot} of what was read.
+    """
+
+    id: int
+    attempt: int
+    lot: int
+    first: int
+    count: int
+    chunksize: int
+    hold: bool
+
+
+@dataclass(frozen=True)
+class FoldAttempt:
+    """
+    One try at folding C{inputs} in order. C{partition}: of each input this part alone; C{None}: all of it.
+    """
+
+    id: int
+    attempt: int
+    inputs: tuple[Handle, ...]
+    partition: int | None
+    finish: bool
+
+
+Attempt = MapAttempt | FoldAttempt
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What an attempt gave.
+
+    @ivar size: values or keys behind the handle. C{nparts}: partitions that it is cut in.
+    @ivar nbytes: the larger of what went in and what came out, as far as the coordinator saw it.
+    """
+
+    handle: Handle
+    secure: bool = True
+    records: int = 0
+    size: int = 1
+    nparts: int = 1
+    nbytes: int = 0
+    seconds: float = 0.0
+    counters: tuple[tuple[str, str, int], ...] = ()
+    skipped: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """
+    A record that was left out.
+
+    @ivar chunk: the number of its chunk. C{record}: its number in that chunk, from 0.
+    @ivar reason: the exception and the record, as text.
+    """
+
+    chunk: int
+    record: int
+    reason: str
+
+
+# Events
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The backend can run C{workers} tasks at once."""
+
+    workers: int
+
+
+@dataclass(frozen=True)
+class Got:
+    """What L{Read} asked for: C{records} records (for a split: 1) in lot C{lot}. C{ended}: there is no more."""
+
+    lot: int
+    records: int
+    ended: bool
+
+
+@dataclass(frozen=True)
+class InputFailed:
+    """The input raised C{error}."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class Started:
+    """The attempt has begun to run."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The attempt ended well."""
+
+    id: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Broke:
+    """
+    The attempt ended with C{error}, in chunk C{chunk} where that is known. C{retry}: it may be tried again; C{charge}:
+    and that counts as an attempt.
+    """
+
+    id: int
+    error: BaseException
+    retry: bool
+    charge: bool = True
+    chunk: int | None = None
+
+
+@dataclass(frozen=True)
+class Secured:
+    """What was behind a handle that was not secure has been brought to where it can't be lost."""
+
+    handle: Handle
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What was behind a handle that was not secure is gone."""
+
+    handle: Handle
+
+
+@dataclass(frozen=True)
+class Taken:
+    """C{count} of the delivered results have been taken by the reader of a stream."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Somebody wants to know the result so far."""
+
+    ticket: int
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The time asked for by L{Wake} has come."""
+
+
+Event = Capacity | Got | InputFailed | Started | Finished | Broke | Secured | Lost | Taken | Asked | Tick
+
+# Instructions
+
+
+@dataclass(frozen=True)
+class Read:
+    """Take the next C{records} records (or one split) from the input as lot C{lot}, and say what came: L{Got}."""
+
+    lot: int
+    records: int
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Hand the attempt to the backend."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Stop the attempt where it runs; it ends with C{error}."""
+
+    id: int
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class Deliver:
+    """The results behind C{handle} come next."""
+
+    handle: Handle
+
+
+@dataclass(frozen=True)
+class Drop:
+    """The records of lot C{lot} are no longer needed."""
+
+    lot: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result so far is behind C{handles}; none: there is nothing yet."""
+
+    ticket: int
+    handles: tuple[Handle, ...]
+
+
+@dataclass(frozen=True)
+class Conclude:
+    """The run is complete. What was folded is behind C{handles}."""
+
+    handles: tuple[Handle, ...]
+
+
+@dataclass(frozen=True)
+class Abort:
+    """The run failed."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class Wake:
+    """Send a L{Tick} at time C{at}, at the latest."""
+
+    at: float
+
+
+Instruction = Read | Submit | Kill | Deliver | Drop | Answer | Conclude | Abort | Wake

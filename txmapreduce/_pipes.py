@@ -1,0 +1,243 @@
+"""
+The coordinator's ends of a child's message pipes, and the descriptor that tells of its death.
+
+Twisted's own process pipes read 8 KiB at a time and take any amount of data into memory. These read straight into the
+frames' own memory and write without joining, many pieces at a time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import termios
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+
+from ._frames import Decoder, encode
+from ._messages import Done, Failed, Hello, Message, Parts
+from .errors import ProtocolError
+
+__all__ = ["ExitWatch", "ResultPipe", "TaskPipe", "bytes_waiting", "open_pipes"]
+
+_UP = (Hello, Done, Failed, Parts)
+_PIPE_SIZE = 1 << 20
+_READS_A_TURN = 4
+_IOVECS = 512
+
+
+class ResultPipe(FileDescriptor):
+    """
+    Our end of the result pipe.
+    """
+
+    def __init__(
+        self, reactor: Any, fd: int, said: Callable[[Message], None], ended: Callable[[Failure], None]
+    ) -> None:
+        super().__init__(reactor)
+        self.fd = fd
+        self.connected = 1
+        self._decoder = Decoder(_UP)
+        self._said = said
+        self._ended = ended
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def doRead(self) -> BaseException | None:
+        """
+        Take what is there, but leave others their turn.
+        """
+        for _ in range(_READS_A_TURN):
+            buffers = self._decoder.buffers()
+            try:
+                received = os.readv(self.fd, buffers)
+            except (BlockingIOError, InterruptedError):
+                return None
+            except OSError:
+                return CONNECTION_LOST
+            if not received:
+                return self._end()
+            try:
+                messages = self._decoder.received(received)
+            except ProtocolError as error:
+                return error
+            for message in messages:
+                self._said(message)
+            if self.fd < 0 or received < sum(map(len, buffers)):
+                return None
+        return None
+
+    def _end(self) -> BaseException:
+        try:
+            self._decoder.ended()
+        except ProtocolError:
+            return CONNECTION_LOST  # cut off in the middle of a message: that is what death looks like
+        return CONNECTION_DONE
+
+    def drain(self) -> BaseException | None:
+        """
+        Take all that is there now.
+        """
+        before = -1
+        while self.fd >= 0:
+            reason = self.doRead()
+            if reason is not None:
+                return reason
+            waiting = bytes_waiting(self.fd)
+            if not waiting or waiting == before:
+                return None
+            before = waiting
+        return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.close()
+        self._ended(reason)
+
+    def close(self) -> None:
+        """
+        Let go of the descriptor, without telling anybody.
+        """
+        if self.fd >= 0:
+            self.stopReading()
+            os.close(self.fd)
+            self.fd = -1
+
+
+def bytes_waiting(fd: int) -> int:
+    """
+    How many bytes can be read now.
+    """
+    return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+
+
+class TaskPipe(FileDescriptor):
+    """
+    Our end of the task pipe. What it can't write at once waits here; the pool hands out two tasks a worker, no more.
+    """
+
+    def __init__(self, reactor: Any, fd: int, ended: Callable[[Failure], None]) -> None:
+        super().__init__(reactor)
+        self.fd = fd
+        self.connected = 1
+        self._pieces: deque[memoryview] = deque()
+        self._ended = ended
+        self._finishing = False
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def send(self, message: Message) -> None:
+        """
+        Write a message, or as much of it as the pipe takes now.
+        """
+        if self.fd < 0:
+            return
+        idle = not self._pieces
+        self._pieces.extend(memoryview(piece).cast("B") for piece in encode(message) if len(piece))
+        if idle and self.doWrite() is not None:
+            # The other end is gone. Let the reactor find that out by itself, not the caller in the midst of its work.
+            self.startWriting()
+
+    def doWrite(self) -> BaseException | None:
+        """
+        Write what the pipe takes.
+        """
+        pieces = self._pieces
+        while pieces:
+            some = [pieces[n] for n in range(min(len(pieces), _IOVECS))]
+            try:
+                written = os.writev(self.fd, some)
+            except (BlockingIOError, InterruptedError):
+                self.startWriting()
+                return None
+            except OSError:
+                return CONNECTION_LOST
+            while pieces and written >= len(pieces[0]):
+                written -= len(pieces.popleft())
+            if written:
+                pieces[0] = pieces[0][written:]
+        self.stopWriting()
+        if self._finishing:
+            self.close()
+        return None
+
+    def finish(self) -> None:
+        """
+        End the pipe when all has been written.
+        """
+        self._finishing = True
+        if self.fd >= 0 and not self._pieces:
+            self.close()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.close()
+        self._ended(reason)
+
+    def close(self) -> None:
+        """
+        Let go of the descriptor, without telling anybody.
+        """
+        self._pieces.clear()
+        if self.fd >= 0:
+            self.stopWriting()
+            os.close(self.fd)
+            self.fd = -1
+
+
+class ExitWatch(FileDescriptor):
+    """
+    A pidfd: readable when the process has ended, even where SIGCHLD never comes.
+    """
+
+    def __init__(self, reactor: Any, fd: int, exited: Callable[[], None]) -> None:
+        super().__init__(reactor)
+        self.fd = fd
+        self.connected = 1
+        self._exited = exited
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def doRead(self) -> None:
+        self.close()
+        self._exited()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """
+        Let go of the descriptor.
+        """
+        if self.fd >= 0:
+            self.stopReading()
+            os.close(self.fd)
+            self.fd = -1
+
+
+def open_pipes() -> tuple[int, int, int, int]:
+    """
+    The task pipe and the result pipe; our own ends don't block.
+    """
+    fds: list[int] = []
+    try:
+        for ours in (1, 0):
+            pair = os.pipe()
+            fds.extend(pair)
+            os.set_blocking(pair[ours], False)
+            if hasattr(fcntl, "F_SETPIPE_SZ"):
+                with suppress(OSError):  # the user's share of pipe memory is used up: the usual 64 KiB do as well
+                    fcntl.fcntl(pair[0], fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+    task_r, task_w, result_r, result_w = fds
+    return task_r, task_w, result_r, result_w

@@ -1,0 +1,118 @@
+"""
+What a pool deals with: its settings, its slots, and the runs that are its clients with their tickets.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ._messages import Message
+from ._process import Child, Death
+from .errors import BackendUnavailable
+
+__all__ = ["Client", "Settings", "Slot", "Ticket"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    How a pool's children are. C{setup}: the encoded initializer, if there is one.
+    """
+
+    max_workers: int
+    min_workers: int = 0
+    setup: bytes | None = None
+    max_tasks_per_child: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    idle_timeout: float = 60.0
+
+
+class Client(Protocol):
+    """
+    A run, as the pool sees it.
+
+    @ivar run: its number, unique in the pool. C{waiting}: its tickets that no child has yet.
+    """
+
+    run: int
+    waiting: deque[Ticket]
+
+    def prepare(self, ticket: Ticket, slot: Slot) -> list[Message]:
+        """
+        The messages that make C{slot} run the ticket; none when it turns out that it can't be run.
+        """
+
+    def said(self, slot: Slot, message: Message) -> None:
+        """
+        A child answered something that concerns this run.
+        """
+
+    def began(self, ticket: Ticket) -> None:
+        """
+        The ticket is at the head of its slot, so it runs.
+        """
+
+    def broke(self, ticket: Ticket, slot: Slot, death: Death) -> None:
+        """
+        The child died while it ran this ticket.
+        """
+
+    def vanished(self, slot: Slot) -> None:
+        """
+        The child has died, and what it kept for this run went with it.
+        """
+
+    def retire(self, slot: Slot) -> None:
+        """
+        The child is to end soon: get back what it keeps for this run.
+        """
+
+    def unavailable(self, error: BackendUnavailable) -> None:
+        """
+        There will be no more workers.
+        """
+
+
+@dataclass(eq=False)
+class Ticket:
+    """
+    A task on its way through the pool. C{abandoned}: its client is no longer interested.
+    """
+
+    id: int
+    client: Client
+    slot: Slot | None = None
+    abandoned: bool = False
+
+
+@dataclass(eq=False)
+class Slot:
+    """
+    A place for one child.
+
+    @ivar queue: its tickets, the running one first.
+    @ivar defined: how many definitions of each run it has.
+    @ivar keeps: the runs for which it keeps something.
+    """
+
+    child: Child
+    queue: deque[Ticket] = field(default_factory=deque)
+    defined: dict[int, int] = field(default_factory=dict)
+    keeps: set[int] = field(default_factory=set)
+    surroundings: bytes = b""
+    greeted: bool = False
+    closing: bool = False
+    tasks: int = 0
+    idle_since: float = 0.0
+    timer: Any = None
+
+    def stop_timer(self) -> None:
+        """
+        Whatever was to happen to it by the clock does not.
+        """
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
+        self.timer = None
