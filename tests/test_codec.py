@@ -91,6 +91,22 @@ class BadLoad:
         return operator.truediv, (1, 0)
 
 
+gates: deque[Callable[[], object]] = deque()
+
+
+def pass_gate() -> object:
+    return gates.popleft()()
+
+
+class Gate:
+    """
+    Calls the next of C{gates} when it is loaded.
+    """
+
+    def __reduce__(self) -> Any:
+        return pass_gate, ()
+
+
 def exact(one: Any, other: Any) -> bool:
     """
     Whether two values are equal, and all their parts of the same types. NaN is like NaN, 0.0 is not like -0.0.
@@ -411,7 +427,9 @@ class ImportsTests(SynchronousTestCase):
                 kind: Kind
                 @property
                 def twice(self): return [self, self]
-            def mapper(n): return Record(Kind(n)).twice
+            class Slotted:
+                __slots__ = ("x",)
+            def mapper(n): Slotted().x = n; return Record(Kind(n)).twice
             print(in_worker(mapper, 1)[0] == [Record(Kind.A)] * 2, in_worker.dill)
             """
         )
@@ -577,6 +595,14 @@ class MainTests(SynchronousTestCase):
                 class Second(Plugin, name="second"): pass
                 return before, [*Plugin.known], Plugin.known.pop("second").__name__, Plugin.known["first"] is type(v)
             same("__init_subclass__", First(), plugin)
+            class Strict:
+                def __init_subclass__(cls, *, size): cls.size = size
+                def __eq__(self, other): return type(self) is type(other)
+            class Small(Strict, size=1): pass
+            def strict(v):
+                class Big(Strict, size=2): pass
+                return v.size, Big.size
+            same("arguments of a class", Small(), strict)
             class Slots:
                 __slots__ = ("a", "__b", "__weakref__")
                 def __init__(self): self.a = 1; self.__b = 2
@@ -746,7 +772,7 @@ class ClassTests(SynchronousTestCase):
         """
 
         class Base:
-            pass
+            mark = "the mark of the base"
 
         coordinator, worker, program = pair(lambda: Base)
 
@@ -755,6 +781,7 @@ class ClassTests(SynchronousTestCase):
 
         payload = coordinator.dumps([Base(), Derived()])
         self.assertEqual(len(coordinator.definitions), 2)
+        self.assertEqual([b"the mark" in blob for blob in coordinator.definitions], [True, False])
         worker.define(coordinator.definitions[1])
         base, derived = worker.loads(payload)
         self.assertIs(type(base), program())
@@ -815,6 +842,43 @@ class ClassTests(SynchronousTestCase):
         program = other.define(coordinator.definitions[0])
         self.assertIs(type(other.loads(one.dumps(one.loads(coordinator.dumps(Record()))))), program())
 
+    def test_originalIsLeftAlone(self) -> None:
+        """
+        Where a definition meets the class that it was made from, that class stays as it is.
+        """
+
+        class Record:
+            def method(self) -> None:
+                pass
+
+        coordinator, _, _ = pair(lambda: Record)
+        before = dict(vars(Record))
+        self.assertIs(coordinator.define(coordinator.definitions[0])(), Record)
+        self.assertEqual(dict(vars(Record)), before)
+
+    def test_enumMadeUpInAWorker(self) -> None:
+        """
+        An enum that a worker made up has one set of members in the coordinator, however often it comes.
+        """
+        coordinator, worker, mapper = pair(lambda: enum.Enum("Made", "A B"))
+        made = mapper()
+        one, two = (coordinator.loads(worker.dumps([made.A, made.B])) for _ in range(2))
+        self.assertEqual([member.name for member in one], ["A", "B"])
+        self.assertTrue(all(map(operator.is_, one, two)))
+        self.assertEqual(list(type(one[0])), one)
+
+    def test_loadInsideALoad(self) -> None:
+        """
+        User code that loads something of another run, while it is being loaded, does not mix up the two.
+        """
+
+        class Record:
+            pass
+
+        coordinator, worker, program = pair(lambda: Record)
+        gates.append(lambda: through(3))
+        self.assertIs(type(worker.loads(coordinator.dumps([Gate(), Record()]))[1]), program())
+
     def test_runsAreApart(self) -> None:
         """
         Two runs in one worker have classes of their own.
@@ -858,27 +922,32 @@ class ClassTests(SynchronousTestCase):
         self.assertRaises(ZeroDivisionError, worker.define, coordinator.definitions[0])
         self.assertEqual(worker.classes, {})
 
-    def test_manyThreads(self) -> None:
+    def test_threads(self) -> None:
         """
-        Several threads can load for different runs at the same time.
+        Two threads that load for different runs at the same time don't mix up the two.
         """
 
         class Record:
             pass
 
-        results: list[bool] = []
+        sides = [pair(lambda: Record) for _ in range(2)]
+        payloads = [coordinator.dumps([Gate(), Record()]) for coordinator, _, _ in sides]
+        inside, done, results = threading.Event(), threading.Event(), []
 
-        def work() -> None:
-            coordinator, worker, program = pair(lambda: Record)
-            payload = coordinator.dumps([Record()] * 3)
-            results.extend(type(worker.loads(payload)[0]) is program() for _ in range(200))
+        def load_other() -> None:
+            results.append(sides[1][1].loads(payloads[1])[1])
 
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self.assertEqual(results, [True] * 800)
+        def start_other() -> None:
+            gates.append(lambda: (inside.set(), done.wait(30)))
+            other.start()
+            inside.wait(30)
+
+        other = threading.Thread(target=load_other)
+        gates.append(start_other)
+        results.append(sides[0][1].loads(payloads[0])[1])
+        done.set()
+        other.join(30)
+        self.assertEqual([type(result) for result in results], [side[2]() for side in sides])
 
 
 class FunctionTests(SynchronousTestCase):
@@ -916,6 +985,21 @@ class FunctionTests(SynchronousTestCase):
         self.assertEqual(program(2)[0], 6)
         self.assertIsNot(program(2)[1], module.C)
 
+    def test_moduleFromAnotherPlace(self) -> None:
+        """
+        Functions of a module that was loaded from another file than its name leads to go by value.
+        """
+        path = Path(self.mktemp()).with_suffix(".py")
+        path.write_text("def parse(): return 'the other one'")
+        spec = importlib.util.spec_from_file_location("colorsys", path.resolve())
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self.patch(sys, "modules", {**sys.modules, "colorsys": module})
+        program = pair(module.parse)[2]
+        self.assertIsNot(program, module.parse)
+        self.assertEqual(program(), "the other one")
+
     def test_closureOfAnImportableModule(self) -> None:
         """
         A closure that an importable module made uses that module's own globals on the other side.
@@ -940,7 +1024,9 @@ class FunctionTests(SynchronousTestCase):
             table={n: str(n) for n in range(1000)},
             chosen={*range(1000)},
         )
-        words, table, chosen, again = pair(names["g"])[2]()
+        coordinator, _, program = pair(names["g"])
+        self.assertEqual(coordinator.definitions[0].count(b"\x80\x05"), 4)  # pickles start so
+        words, table, chosen, again = program()
         self.assertEqual((words, table, chosen), (names["words"], names["table"], names["chosen"]))
         self.assertIs(words, again)
 
@@ -1105,14 +1191,17 @@ class NotSerializableTests(SynchronousTestCase):
 
         printed = script(
             """
+            import functools
             class Sentinel:
                 def __reduce__(self): return "MISSING"
             MISSING = Sentinel()
-            try: in_worker(lambda x: MISSING, 0)
-            except NotSerializable as error: print(error)
+            for mapper in [lambda x: MISSING, functools.partial(print, MISSING)]:
+                try: in_worker(mapper, 0)
+                except NotSerializable as error: print(error)
             """
         )
         self.assertIn("mapper '<lambda>' uses the global name 'MISSING', a __main__.Sentinel, which can't", printed)
+        self.assertIn("mapper partial of 'print' has the argument 0, a __main__.Sentinel, which can't", printed)
 
     def test_usableAfterwards(self) -> None:
         """

@@ -140,6 +140,7 @@ class LineTests(FilesCase):
             self.assertEqual(records(TextFiles(path), blocksize), lines)
 
     @given(contents, st.integers(1, 30), st.sampled_from([1, 4, MIB]))
+    @example(b"long\na\nb", 30, 4)
     def test_blocks(self, content: bytes, blocksize: int, block: int) -> None:
         """
         Blocks together are the file, bit by bit; each but the last ends at a line end, and is longer than the limit
@@ -218,6 +219,18 @@ class ErrorTests(FilesCase):
         self.assertEqual(found, [20, 20])
         for split in splits[2:]:
             self.assertIn(path, str(self.assertRaises(EOFError, list, split.read())))
+
+    def test_becomesShorterMeanwhile(self) -> None:
+        """
+        So is one that is cut short while it is being read.
+        """
+        path = self.write("log.txt", b"line\n" * 100)
+        (split,) = TextFiles(path).splits(MIB)
+        with mock.patch.object(reading, "BATCH", 50):
+            batches = split.batches()
+            self.assertEqual(next(batches), ["line"] * 10)
+            os.truncate(path, 50)
+            self.assertIn(path, str(self.assertRaises(EOFError, next, batches)))
 
     def test_becomesLonger(self) -> None:
         """

@@ -5,10 +5,12 @@ Tests for L{txmapreduce._messages}.
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from typing import get_args, get_type_hints
 
+import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmapreduce import _messages
-from txmapreduce._messages import KINDS, Forget, Message
+from txmapreduce._messages import KINDS, Forget, Message, Report
+from txmapreduce.errors import ProtocolError
 
 SCALARS = {bool, int, float, str, bytes}
 
@@ -35,7 +37,7 @@ class MessagesTests(SynchronousTestCase):
         """
         defined = {value for value in vars(_messages).values() if isinstance(value, type) and is_dataclass(value)}
         self.assertEqual(len(KINDS), len(set(KINDS)))
-        self.assertEqual(set(KINDS), defined)
+        self.assertEqual(set(KINDS), defined - {Report})
         self.assertEqual(set(KINDS), set(get_args(Message)))
 
     def test_frozen(self) -> None:
@@ -77,3 +79,38 @@ class MessagesTests(SynchronousTestCase):
         """
         self.assertEqual(Forget(1), Forget(1))
         self.assertNotEqual(Forget(1), Forget(2))
+
+
+class ReportTests(SynchronousTestCase):
+    """
+    What a task says on the side.
+    """
+
+    def test_nothing_to_say(self) -> None:
+        """
+        A report without anything in it takes no buffer.
+        """
+        self.assertEqual(Report().encoded(), ())
+
+    def test_round_trip(self) -> None:
+        """
+        Counters of any size, lone surrogates and many bad records come back as they were.
+        """
+        report = Report(
+            (("group", "n\udcff", 2**200), ("a", "b", -1)), tuple((n, f"bad {n}") for n in range(3000)), "busy"
+        )
+        (data,) = report.encoded()
+        self.assertEqual(Report.decoded(data), report)
+
+    def test_garbage(self) -> None:
+        """
+        Whatever is not a report is a L{ProtocolError}.
+        """
+        for data in (
+            b"",
+            b"\xc1",
+            msgpack.packb(7),
+            msgpack.packb(((1,), (), "")),
+            msgpack.packb((("a", "b", "x"), (), "")),
+        ):
+            self.assertRaises(ProtocolError, Report.decoded, data)

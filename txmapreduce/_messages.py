@@ -13,6 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgpack
+
+from .errors import ProtocolError
+
 Buffer = bytes | bytearray | memoryview
 """What can be sent as it is: anything that gives contiguous bytes."""
 
@@ -115,11 +119,10 @@ class Forget:
 class Done:
     """
     A task ended well. The buffers are its encoded partial in one or more pieces, C{lengths} says how many buffers each
-    piece has; there are none when C{held}.
+    piece has; there are none when C{held}. One more buffer is a L{Report}, where there is something to report.
 
     C{records}: how many it read. C{size}: how many values or keys the partial has. C{seconds}: how long the user's
-    code ran. C{counters}: C{(group, name, n)} triples. C{skipped}: the bad records that were left out, as
-    C{(number of the record in the task, text)}. C{status}: the task's last status text.
+    code ran.
     """
 
     run: int
@@ -128,9 +131,6 @@ class Done:
     records: int
     size: int
     seconds: float
-    counters: tuple[tuple[str, str, int], ...]
-    skipped: tuple[tuple[int, str], ...]
-    status: str
     lengths: tuple[int, ...]
     buffers: tuple[Buffer, ...]
 
@@ -165,6 +165,46 @@ class Parts:
     size: int
     lengths: tuple[int, ...]
     buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """
+    What a task says on the side. Not a message: a buffer of L{Done}, since it can be long.
+
+    C{counters}: C{(group, name, n)} triples. C{skipped}: the bad records that were left out, as
+    C{(number of the record in the task, text)}. C{status}: the task's last status text.
+    """
+
+    counters: tuple[tuple[str, str, int], ...] = ()
+    skipped: tuple[tuple[int, str], ...] = ()
+    status: str = ""
+
+    def encoded(self) -> tuple[bytes, ...]:
+        """
+        The buffer, or nothing where there is nothing to say. Numbers go as text: they may have any length.
+        """
+        if self == Report():
+            return ()
+        counters = [(group, name, str(n)) for group, name, n in self.counters]
+        return (msgpack.packb((counters, self.skipped, self.status), unicode_errors="surrogatepass"),)
+
+    @classmethod
+    def decoded(cls, data: Buffer) -> Report:
+        """
+        Undo L{encoded}.
+
+        @raise ProtocolError: that is no report.
+        """
+        try:
+            counters, skipped, status = msgpack.unpackb(data, use_list=False, unicode_errors="surrogatepass")
+            return cls(
+                tuple((str(group), str(name), int(n)) for group, name, n in counters),
+                tuple((int(at), str(text)) for at, text in skipped),
+                str(status),
+            )
+        except Exception as error:
+            raise ProtocolError(f"a task's report can't be read: {error}") from error
 
 
 Message = Hello | Surroundings | Define | Map | Fold | HandOver | Forget | Done | Failed | Parts

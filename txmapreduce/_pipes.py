@@ -65,11 +65,10 @@ class ResultPipe(FileDescriptor):
             if not received:
                 return self._end()
             try:
-                messages = self._decoder.received(received)
+                for message in self._decoder.received(received):
+                    self._said(message)
             except ProtocolError as error:
                 return error
-            for message in messages:
-                self._said(message)
             if self.fd < 0 or received < sum(map(len, buffers)):
                 return None
         return None

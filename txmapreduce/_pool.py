@@ -5,8 +5,9 @@ Each L{Slot} has one child and at most two tickets: the one that runs and the ne
 Clients (the runs) queue tickets; the pool takes from the one that has the fewest under way, so runs share fairly.
 
 A child that dies takes its running ticket with it and its client hears of that; a ticket that had not begun goes back
-to the front of its client's queue. A child that dies before it says hello is nobody's fault but costs time: the next start
-waits longer each time, and after L{MAX_FAILED_STARTS} in a row everybody waiting is told that there are no workers.
+to the front of its client's queue. A child that dies before it says hello is nobody's fault but costs time: the next
+start waits longer each time, and after L{MAX_FAILED_STARTS} in a row everybody waiting is told that there are no
+workers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ._messages import VERSION, Define, Forget, Hello, Message, Surroundings
 from ._process import Child, Death
 from ._slots import Client, Settings, Slot, Ticket
 from ._worker import SETUP_RUN
-from .errors import BackendUnavailable
+from .errors import BackendUnavailable, ProtocolError
 
 __all__ = ["Client", "Pool", "Settings", "Slot", "Ticket"]
 
@@ -227,8 +228,9 @@ class Pool:
         """
         The head of the slot's queue has been answered: it makes room for the next.
         """
+        if not slot.queue or slot.queue[0].id != id:
+            raise ProtocolError(f"an answer to task {id}, which it was not running")
         ticket = slot.queue.popleft()
-        assert ticket.id == id, f"answer to {id} while {ticket.id} was running"
         self._failed_starts, self._last_words = 0, ""
         if slot.queue:
             self._next_runs(slot)

@@ -149,7 +149,7 @@ class Child:
         self.pid: int = self._process.pid
         self._writer = TaskPipe(reactor, task_w, self._pipe_ended)
         self._reader = ResultPipe(reactor, result_r, self._said, self._pipe_ended)
-        self._reader.startReading()  # type: ignore[no-untyped-call]
+        self._reader.startReading()
         self._exit_watch = self._watch_exit()
 
     def _spawn(self, env: Mapping[str, str], fds: Mapping[int, int]) -> Any:
@@ -169,7 +169,7 @@ class Child:
             watch = ExitWatch(self._reactor, os.pidfd_open(self.pid), self._reap)
         except OSError:  # an old kernel, no descriptors left: the other two signs of death remain
             return None
-        watch.startReading()  # type: ignore[no-untyped-call]
+        watch.startReading()
         return watch
 
     @property

@@ -21,7 +21,7 @@ from itertools import chain
 from typing import Any, Protocol
 
 from . import _context
-from ._messages import NO_CHUNK
+from ._messages import NO_CHUNK, Report
 from ._shuffle import split
 from .aggregates import Aggregate
 from .inputs import Split
@@ -124,9 +124,7 @@ class Outcome:
     records: int
     size: int
     seconds: float
-    counters: tuple[tuple[str, str, int], ...]
-    skipped: tuple[tuple[int, str], ...]
-    status: str
+    report: Report
 
 
 class TaskError(Exception):
@@ -226,9 +224,11 @@ class Runner:
             records=progress.total,
             size=len(partial) if isinstance(partial, Sized) else 1,
             seconds=time.perf_counter() - begun,
-            counters=tuple((group, name, n) for (group, name), n in context.counters.items()),
-            skipped=tuple(skipped),
-            status=context.status_text,
+            report=Report(
+                tuple((group, name, n) for (group, name), n in context.counters.items()),
+                tuple(skipped),
+                context.status_text,
+            ),
         )
 
     def _fold_chunks(

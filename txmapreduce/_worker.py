@@ -43,6 +43,7 @@ from ._messages import (
 )
 from ._shuffle import pieces
 from ._tasks import MapTask, Outcome, Runner, TaskError, class_names, error_text, traceback_text
+from .errors import ProtocolError
 
 __all__ = ["SETUP_RUN", "main"]
 
@@ -176,11 +177,8 @@ class Worker:
                 outcome.records,
                 outcome.size,
                 outcome.seconds,
-                outcome.counters,
-                outcome.skipped,
-                outcome.status,
                 lengths,
-                buffers,
+                (*buffers, *outcome.report.encoded()),
             )
         )
 
@@ -198,7 +196,7 @@ class Worker:
             self._fail(message.run, message.task, error, error.__cause__, codec)
             return
         self._flush()
-        self.send(Done(message.run, message.task, False, 0, 1, 0.0, (), (), "", lengths, buffers))
+        self.send(Done(message.run, message.task, False, 0, 1, 0.0, lengths, buffers))
 
     def _hand_over(self, message: HandOver) -> None:
         run = self._runs[message.run]
@@ -236,10 +234,8 @@ class Worker:
         What the task printed has to be out before its answer is.
         """
         for stream in (self._stdout, self._stderr):
-            try:
+            with contextlib.suppress(Exception):  # the user's code closed it, or broke it: its loss
                 stream.flush()
-            except Exception:  # the user's code closed it, or broke it: its loss
-                pass
 
 
 _TEXT = 10_000
@@ -286,6 +282,8 @@ def cut(buffers: Sequence[Buffer], lengths: Sequence[int]) -> list[Sequence[Buff
     """
     Undo the joining of several values' buffers.
     """
+    if sum(lengths) > len(buffers):
+        raise ProtocolError(f"{sum(lengths)} buffers are announced, {len(buffers)} are there")
     parts, start = [], 0
     for length in lengths:
         parts.append(buffers[start : start + length])

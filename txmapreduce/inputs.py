@@ -249,15 +249,13 @@ class TextFiles:
         @raise BadInput: when the blocksize, the encoding or C{errors} is not known. Files are looked at by L{splits}.
         """
         _check_encoding(encoding, errors, blocks)
-        values: dict[str, object] = {
-            "paths": _as_paths(paths),
-            "blocksize": None if blocksize is None else parse_bytes(blocksize),
-            "encoding": codecs.lookup(encoding).name,
-            "errors": errors,
-            "blocks": blocks,
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        self.__dict__.update(
+            paths=_as_paths(paths),
+            blocksize=None if blocksize is None else parse_bytes(blocksize),
+            encoding=codecs.lookup(encoding).name,
+            errors=errors,
+            blocks=blocks,
+        )
 
     def splits(self, blocksize: int) -> Sequence[FileSplit]:
         """
@@ -502,8 +500,6 @@ def _refuse(error: OSError) -> None:
 def _size(path: str) -> int:
     try:
         found = os.stat(path)
-    except FileNotFoundError:
-        raise BadInput(f"there is no file {path}") from None
     except OSError as error:
         raise BadInput(f"{path} can't be read: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):

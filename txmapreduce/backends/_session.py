@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
 from .._codec import Buffer, Codec
 from .._events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
-from .._messages import NO_CHUNK, Define, Done, Failed, Fold, HandOver, Map, Message, Parts
+from .._messages import NO_CHUNK, Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report
 from .._pool import Pool, surroundings
 from .._process import Death
 from .._slots import Slot, Ticket
@@ -26,6 +27,8 @@ from ..errors import BackendUnavailable, MapReduceError, NotSerializable, Protoc
 from . import AttemptFailed, Chunk, Listener
 
 __all__ = ["ProcessSession"]
+
+_log = Logger()
 
 HOLD_BYTES = 64 << 20
 """How many bytes of records may have been folded into what one worker keeps: they stay here until it is handed over."""
@@ -241,6 +244,9 @@ class ProcessSession:
             task.done.errback(failed)
 
     def _done(self, slot: Slot, task: _Task, message: Done) -> None:
+        report = _report(message)
+        if report.status:
+            _log.info("{status}", status=report.status, worker=slot.child.pid, task=task.id)
         del self._tasks[task.id]
         if message.held:
             partial, secure = self._keep(slot, task, message), False
@@ -255,8 +261,8 @@ class ProcessSession:
                 nparts=self._nparts if message.held else len(message.lengths),
                 nbytes=max(task.nbytes, sum(map(len, message.buffers))),
                 seconds=message.seconds,
-                counters=message.counters,
-                skipped=message.skipped,
+                counters=report.counters,
+                skipped=report.skipped,
             )
         )
 
@@ -327,6 +333,8 @@ class ProcessSession:
         return self._awaited[partial]
 
     def _handed_over(self, slot: Slot, message: Parts) -> None:
+        if slot not in self._kept:
+            raise ProtocolError("parts of something that it was not asked for")
         partial = self._kept.pop(slot)
         partial.parts = cut(message.buffers, message.lengths)
         partial.slot = None
@@ -338,6 +346,14 @@ class ProcessSession:
                 self.waiting.append(task)
         self._pool.handed_over(slot, self.run)
         self._pool.dispatch()
+
+
+def _report(message: Done) -> Report:
+    """
+    What the task said on the side: the buffer behind those of its partial.
+    """
+    rest = message.buffers[sum(message.lengths) :]
+    return Report.decoded(rest[0]) if rest else Report()
 
 
 def _died(attempt: Attempt, chunk: int | None, death: Death) -> MapReduceError:

@@ -101,8 +101,8 @@ class InlineSession:
             records=done.records,
             size=done.size,
             seconds=done.seconds,
-            counters=done.counters,
-            skipped=done.skipped,
+            counters=done.report.counters,
+            skipped=done.report.skipped,
         )
 
     def _fold(self, attempt: FoldAttempt) -> Outcome:

@@ -149,7 +149,7 @@ class Processes(Service):
         """
         Stop as a service: drains first.
         """
-        super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()
         return self.close()
 
     async def __aenter__(self) -> Processes:

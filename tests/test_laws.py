@@ -1,0 +1,828 @@
+"""
+The laws: what each kind of job means in plain Python, and that every backend gives exactly that.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import functools
+import json
+import operator
+import random
+import statistics
+import struct
+from collections import Counter, namedtuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.support import PoolCase, in_thread, python, script
+from txmapreduce import Inline, MapReduce, Policy, Processes, current_task
+from txmapreduce.aggregates import (
+    Aggregate,
+    Collect,
+    Counts,
+    Distinct,
+    Max,
+    Mean,
+    Min,
+    Sample,
+    Sum,
+    TopK,
+    Variance,
+)
+from txmapreduce.errors import TaskFailed
+
+CHUNKSIZES = [None, 1, 2, 7, 1000]
+
+records = st.lists(st.integers(-50, 50), max_size=60)
+chunksizes = st.sampled_from(CHUNKSIZES)
+
+
+# Mappers and operators
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def some(x: int) -> list[int]:
+    """None at all, for many."""
+    return [x] * (x % 3)
+
+
+def some_lazily(x: int) -> Iterator[int]:
+    for n in range(x % 3):
+        yield x + n
+
+
+def pairs(x: int) -> Iterator[tuple[Any, int]]:
+    yield x % 5, x
+    if x % 2:
+        yield "odd", 1
+
+
+def squares(chunk: Sequence[int]) -> list[int]:
+    return [x * x for x in chunk]
+
+
+def somes(chunk: Sequence[int]) -> list[list[int]]:
+    return [some(x) for x in chunk]
+
+
+def of_chunk(chunk: Sequence[int]) -> Iterator[tuple[str, int]]:
+    yield type(chunk).__name__, len(chunk)
+    yield "sum", sum(chunk)
+
+
+def all_pairs(chunk: Sequence[int]) -> list[tuple[Any, int]]:
+    return [pair for x in chunk for pair in pairs(x)]
+
+
+def as_matrix(x: int) -> tuple[int, int, int, int]:
+    return (x, 1, 1, 0)
+
+
+def product(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    return (
+        (a[0] * b[0] + a[1] * b[2]) % 9973,
+        (a[0] * b[1] + a[1] * b[3]) % 9973,
+        (a[2] * b[0] + a[3] * b[2]) % 9973,
+        (a[2] * b[1] + a[3] * b[3]) % 9973,
+    )
+
+
+def single(x: int) -> tuple[int]:
+    return (x,)
+
+
+def extended(a: list[int], b: list[int]) -> list[int]:
+    a += b
+    return a
+
+
+def single_list(x: int) -> list[int]:
+    return [x]
+
+
+def joined(key: Any, values: Iterator[int]) -> Iterator[tuple[Any, list[int]]]:
+    yield key, list(values)
+
+
+def total(key: Any, values: Iterator[int]) -> Iterator[int]:
+    yield sum(values)
+
+
+def total_of(key: Any, values: Iterator[int]) -> Iterator[tuple[Any, int]]:
+    yield key, sum(values)
+
+
+def pairs_of_numbers(x: int) -> list[tuple[int, int]]:
+    return [(x % 7, x), (x % 3, 1)]
+
+
+def tens(x: int) -> int:
+    return x // 10
+
+
+# Plain Python
+
+
+def cut(data: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def grouped(items: Iterable[tuple[Any, Any]]) -> dict[Any, list[Any]]:
+    groups: dict[Any, list[Any]] = {}
+    for key, value in items:
+        groups.setdefault(key, []).append(value)
+    return groups
+
+
+@dataclass(frozen=True)
+class Law:
+    """
+    A job and its meaning.
+    """
+
+    mapper: Callable[..., Any]
+    means: Callable[[list[int]], Any]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def job(self, chunksize: int | None) -> MapReduce:
+        return MapReduce(self.mapper, **self.options, policy=Policy(chunksize=chunksize))
+
+
+def reduced(mapper: Callable[[int], Any], op: Callable[[Any, Any], Any], *initial: Any) -> Callable[[list[int]], Any]:
+    return lambda data: functools.reduce(op, map(mapper, data), *initial)
+
+
+LAWS: dict[str, Law] = {
+    "plain": Law(square, lambda data: [square(x) for x in data]),
+    "flat": Law(some, lambda data: [y for x in data for y in some(x)], {"flat": True}),
+    "flat, lazily": Law(some_lazily, lambda data: [y for x in data for y in some_lazily(x)], {"flat": True}),
+    "batched": Law(squares, lambda data: [y for x in data for y in squares([x])], {"batched": True}),
+    "batched and flat": Law(somes, lambda data: [y for x in data for y in some(x)], {"batched": True, "flat": True}),
+    "reduce": Law(square, reduced(square, operator.add), {"reduce": operator.add}),
+    "reduce text": Law(str, reduced(str, operator.add), {"reduce": operator.add}),
+    "reduce tuples": Law(single, reduced(single, operator.add), {"reduce": operator.add}),
+    "reduce matrices": Law(as_matrix, reduced(as_matrix, product), {"reduce": product}),
+    "reduce in place": Law(single_list, reduced(single_list, extended), {"reduce": extended}),
+    "reduce flat": Law(
+        some, lambda data: functools.reduce(operator.sub, [y for x in data for y in some(x)], 0) * -1,
+        {"reduce": operator.add, "flat": True, "initial": 0},
+    ),
+    "reduce batched": Law(
+        squares, reduced(square, operator.add), {"reduce": operator.add, "batched": True}
+    ),
+    "reduce batched and flat": Law(
+        somes,
+        lambda data: tuple(y for x in data for y in some(x)),
+        {"reduce": Collect(), "batched": True, "flat": True},
+    ),
+    "initial": Law(square, reduced(square, operator.add, 1000), {"reduce": operator.add, "initial": 1000}),
+    "initial text": Law(str, reduced(str, operator.add, "<"), {"reduce": operator.add, "initial": "<"}),
+    "initial None": Law(
+        square, reduced(square, lambda a, b: a or b, None), {"reduce": lambda a, b: a or b, "initial": None}
+    ),
+    "by key": Law(
+        pairs,
+        lambda data: {k: functools.reduce(operator.add, v) for k, v in grouped(all_pairs(data)).items()},
+        {"reduce_by_key": operator.add},
+    ),
+    "by key, any function": Law(
+        pairs, lambda data: {k: max(v) for k, v in grouped(all_pairs(data)).items()}, {"reduce_by_key": max}
+    ),
+    "by key batched": Law(
+        all_pairs,
+        lambda data: {k: sum(v) for k, v in grouped(all_pairs(data)).items()},
+        {"reduce_by_key": operator.add, "batched": True},
+    ),
+    "reducer": Law(
+        pairs_of_numbers,
+        lambda data: sorted(grouped(p for x in data for p in pairs_of_numbers(x)).items()),
+        {"reducer": joined},
+    ),
+    "reducer and combiner": Law(
+        pairs_of_numbers,
+        lambda data: sorted((k, sum(v)) for k, v in grouped(p for x in data for p in pairs_of_numbers(x)).items()),
+        {"reducer": total_of, "combiner": total},
+    ),
+}
+LAWS["reduce batched and flat"] = Law(
+    somes, lambda data: [y for x in data for y in some(x)], {"reduce": Collect(), "batched": True, "flat": True}
+)
+
+AGGREGATES: dict[str, tuple[Aggregate, Callable[[list[int]], Any]]] = {
+    "Counts": (Counts(), Counter),
+    "Sum": (Sum(), sum),
+    "Sum, start": (Sum(1000), lambda values: sum(values, 1000)),
+    "Min": (Min(default=None), lambda values: min(values, default=None)),
+    "Min, key": (Min(key=tens, default=None), lambda values: min(values, key=tens, default=None)),
+    "Max": (Max(default=None), lambda values: max(values, default=None)),
+    "Max, key": (Max(key=tens, default=None), lambda values: max(values, key=tens, default=None)),
+    "TopK": (TopK(3), lambda values: sorted(values, reverse=True)[:3]),
+    "TopK, key": (TopK(4, key=tens), lambda values: sorted(values, key=tens, reverse=True)[:4]),
+    "Distinct": (Distinct(), set),
+    "Collect": (Collect(), list),
+}
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """
+    What a call gives, or which TypeError it raises.
+    """
+    try:
+        return call()
+    except TypeError as error:
+        return type(error), str(error)
+
+
+class LawCases:
+    """
+    The laws, for the backend that a subclass gives. Each is checked over many inputs in one job's worth of set-up.
+    """
+
+    examples = 0
+
+    def check(self, name: str) -> Deferred[None]:
+        """
+        Hold one law against many inputs, of any size, cut into chunks of any size.
+        """
+        law, backend = LAWS[name], self.backend()  # type: ignore[attr-defined]
+
+        @settings(max_examples=self.examples, deadline=None, database=None)
+        @given(records, chunksizes)
+        def holds(data: list[int], chunksize: int | None) -> None:
+            expected = outcome(lambda: law.means(data))
+            got = outcome(lambda: law.job(chunksize).run_sync(data, backend=backend))
+            self.assertEqual(got, expected)  # type: ignore[attr-defined]
+            self.assertIs(type(got), type(expected))  # type: ignore[attr-defined]
+
+        def also_at_the_edges() -> None:
+            for data in ([], [7], [0]):
+                for chunksize in CHUNKSIZES:
+                    expected = outcome(lambda data=data: law.means(data))
+                    got = outcome(lambda size=chunksize, data=data: law.job(size).run_sync(data, backend=backend))
+                    self.assertEqual(got, expected, f"{name}: {data} in {chunksize}")  # type: ignore[attr-defined]
+
+        def both() -> None:
+            also_at_the_edges()
+            holds()
+
+        return in_thread(both)
+
+    def check_aggregate(self, name: str) -> Deferred[None]:
+        """
+        An aggregate gives what plain Python gives: of all values, and of each key's.
+        """
+        (aggregate, means), backend = AGGREGATES[name], self.backend()  # type: ignore[attr-defined]
+
+        @settings(max_examples=self.examples, deadline=None, database=None)
+        @given(records, chunksizes)
+        def holds(data: list[int], chunksize: int | None) -> None:
+            policy = Policy(chunksize=chunksize)
+            whole = MapReduce(square, reduce=aggregate, policy=policy).run_sync(data, backend=backend)
+            self.assertEqual(whole, means(list(map(square, data))))  # type: ignore[attr-defined]
+            keyed = MapReduce(pairs, reduce_by_key=aggregate, policy=policy).run_sync(data, backend=backend)
+            expected = {key: means(values) for key, values in grouped(all_pairs(data)).items()}
+            self.assertEqual(keyed, expected)  # type: ignore[attr-defined]
+
+        return in_thread(holds)
+
+    async def test_plain(self) -> None:
+        """
+        Without a reduce the result is the list of what the mapper gives, flat or not, batched or not.
+        """
+        for name in ("plain", "flat", "flat, lazily", "batched", "batched and flat"):
+            await self.check(name)
+
+    async def test_reduce(self) -> None:
+        """
+        A reduce is C{functools.reduce}: associative is enough, the same TypeError for no values, C{initial} once.
+        """
+        for name in LAWS:
+            if name.startswith(("reduce ", "initial")) or name == "reduce":
+                await self.check(name)
+
+    async def test_byKey(self) -> None:
+        """
+        A reduce by key gives one value per key, of each key's values alone.
+        """
+        for name in ("by key", "by key, any function", "by key batched"):
+            await self.check(name)
+
+    async def test_reducer(self) -> None:
+        """
+        A reducer gets each key's values in input order, the keys ascending; a combiner changes nothing in that.
+        """
+        for name in ("reducer", "reducer and combiner"):
+            await self.check(name)
+
+    async def test_aggregates(self) -> None:
+        """
+        Wherever an operator is taken an aggregate is, too.
+        """
+        for name in AGGREGATES:
+            await self.check_aggregate(name)
+
+    async def test_meanAndVariance(self) -> None:
+        """
+        Mean and Variance are those of C{statistics}; of too few values they are its error, too.
+        """
+        backend = self.backend()  # type: ignore[attr-defined]
+        data = [random.Random(1).randrange(100) for _ in range(500)]
+        for aggregate, law in ((Mean(), statistics.mean), (Variance(), statistics.variance)):
+            for chunksize in CHUNKSIZES:
+                got = await MapReduce(square, reduce=aggregate, policy=Policy(chunksize=chunksize)).run(
+                    data, backend=backend
+                )
+                self.assertAlmostEqual(got, law(map(square, data)), places=6)  # type: ignore[attr-defined]
+            with self.assertRaises(TaskFailed) as caught:  # type: ignore[attr-defined]
+                await MapReduce(square, reduce=aggregate).run([], backend=backend)
+            self.assertIsInstance(caught.exception.__cause__, statistics.StatisticsError)  # type: ignore[attr-defined]
+
+    async def test_sample(self) -> None:
+        """
+        A sample has C{k} of the values, or all of them, and each no more often than the input has it.
+        """
+        backend = self.backend()  # type: ignore[attr-defined]
+        for size in (0, 3, 10, 400):
+            data = [n % 50 for n in range(size)]
+            for chunksize in CHUNKSIZES:
+                job = MapReduce(square, reduce=Sample(10), policy=Policy(chunksize=chunksize))
+                got = await job.run(data, backend=backend)
+                self.assertEqual(len(got), min(10, size))  # type: ignore[attr-defined]
+                self.assertEqual(Counter(got) - Counter(map(square, data)), Counter())  # type: ignore[attr-defined]
+
+    async def test_chunksOfAGivenSize(self) -> None:
+        """
+        A batched mapper gets lists of C{chunksize} records, the last may be shorter: from a list, a range, a generator.
+        """
+        backend = self.backend()  # type: ignore[attr-defined]
+        for size in (1, 2, 7, 1000):
+            for count in (0, 1, 7, 20, 21, 150):
+                job = MapReduce(of_chunk, batched=True, policy=Policy(chunksize=size))
+                numbers = list(range(count))
+                expected = [y for chunk in cut(numbers, size) for y in of_chunk(chunk)]
+                for data in (numbers, range(count), tuple(numbers), (n for n in numbers)):
+                    got = await job.run(data, backend=backend)
+                    self.assertEqual([(n if n == "sum" else "list", v) for n, v in got], expected)  # type: ignore[attr-defined]
+
+    async def test_batchIsAList(self) -> None:
+        """
+        What a batched mapper gets is a list, whatever the records came in.
+        """
+        backend = self.backend()  # type: ignore[attr-defined]
+        for data in ([1, 2], (1, 2), range(2), iter([1, 2])):
+            got = await MapReduce(of_chunk, batched=True).run(data, backend=backend)
+            self.assertEqual({name for name, _ in got}, {"list", "sum"})  # type: ignore[attr-defined]
+
+    async def test_anyIterable(self) -> None:
+        """
+        Input is whatever can be iterated.
+        """
+        backend = self.backend()  # type: ignore[attr-defined]
+        for data, expected in (
+            ("abc", ["a", "b", "c"]),
+            (b"ab", [97, 98]),
+            ({"x": 1, "y": 2}, ["x", "y"]),
+            (map(abs, [-1, 2]), [1, 2]),
+            (numpy.arange(3), [0, 1, 2]),
+            (frozenset([5]), [5]),
+        ):
+            self.assertEqual(await MapReduce(identity).run(data, backend=backend), expected)  # type: ignore[attr-defined]
+
+    async def test_kindsOfFunctions(self) -> None:
+        """
+        A mapper may be any kind of callable, and so may what it reduces with.
+        """
+        backend = self.backend()  # type: ignore[attr-defined]
+        for name, mapper in kinds_of_functions().items():
+            got = await MapReduce(mapper).run(range(12), backend=backend)
+            self.assertEqual(got, [mapper(x) for x in range(12)], name)  # type: ignore[attr-defined]
+        for name, op in kinds_of_operators().items():
+            got = await MapReduce(square, reduce=op, policy=Policy(chunksize=2)).run(range(12), backend=backend)
+            self.assertEqual(got, functools.reduce(op, map(square, range(12))), name)  # type: ignore[attr-defined]
+
+    async def test_typesSurvive(self) -> None:
+        """
+        Values come back as what they were: from a mapper, from a reduce, as keys.
+        """
+        backend = self.backend()  # type: ignore[attr-defined]
+        for value in VALUES:
+            (mapped,) = await MapReduce(identity).run([value], backend=backend)
+            reduced_ = await MapReduce(identity, reduce=last).run([0, value], backend=backend)
+            (keyed,) = (await MapReduce(one_key, reduce_by_key=last).run([value], backend=backend)).values()
+            for got in (mapped, reduced_, keyed):
+                self.assertIs(type(got), type(value))  # type: ignore[attr-defined]
+                self.assertTrue(numpy.array_equal(got, value), f"{got!r} is not {value!r}")  # type: ignore[attr-defined]
+        for key in VALUES:
+            if getattr(key, "__hash__", None) is None:
+                continue
+            counts = await MapReduce(key_itself, reduce_by_key=operator.add, policy=Policy(chunksize=1)).run(
+                [key, key, key], backend=backend
+            )
+            self.assertEqual(counts, {key: 3})  # type: ignore[attr-defined]
+            self.assertIs(type(next(iter(counts))), type(key))  # type: ignore[attr-defined]
+
+    async def test_operandsStayWhole(self) -> None:
+        """
+        An operator that changes its first operand in place changes no C{initial}: the next run starts from the same.
+        """
+        backend = self.backend()  # type: ignore[attr-defined]
+        initial = [-1]
+        job = MapReduce(single_list, reduce=extended, initial=initial, policy=Policy(chunksize=2))
+        for _ in range(2):
+            self.assertEqual(await job.run(range(5), backend=backend), [-1, 0, 1, 2, 3, 4])  # type: ignore[attr-defined]
+        self.assertEqual(initial, [-1])  # type: ignore[attr-defined]
+
+    async def test_stopIteration(self) -> None:
+        """
+        A mapper that lets StopIteration out fails the run: it does not cut the input short.
+        """
+        backend = self.backend()  # type: ignore[attr-defined]
+        for options in ({}, {"flat": True}, {"batched": True}, {"reduce": operator.add}, {"reduce_by_key": max}):
+            for at in (0, 3, 9):
+                mapper = Stopping(at, options)
+                for chunksize in (None, 2, 100):
+                    job = MapReduce(mapper, **options, policy=Policy(chunksize=chunksize))
+                    with self.assertRaises(TaskFailed, msg=f"{options} {at} {chunksize}"):  # type: ignore[attr-defined]
+                        await job.run(range(10), backend=backend)
+
+
+class InlineLaws(LawCases, TestCase):
+    """
+    The laws in this process.
+    """
+
+    timeout = 60
+    examples = 40
+
+    def backend(self) -> Inline:
+        return Inline()
+
+
+class ProcessesLaws(LawCases, PoolCase):
+    """
+    The laws in worker processes.
+    """
+
+    examples = 12
+
+    def backend(self) -> Processes:
+        return self.pool
+
+
+# Functions and values of all kinds
+
+
+def identity(x: Any) -> Any:
+    return x
+
+
+def last(a: Any, b: Any) -> Any:
+    return b
+
+
+def one_key(x: Any) -> list[tuple[str, Any]]:
+    return [("key", x)]
+
+
+def key_itself(x: Any) -> list[tuple[Any, int]]:
+    return [(x, 1)]
+
+
+class Stopping:
+    """
+    Raises StopIteration at one record.
+    """
+
+    def __init__(self, at: int, options: dict[str, Any]) -> None:
+        self.at = at
+        self.options = options
+
+    def __call__(self, x: Any) -> Any:
+        if x == self.at or (type(x) is list and self.at in x):
+            raise StopIteration
+        if "batched" in self.options:
+            return x
+        if "reduce_by_key" in self.options:
+            return [(x, x)]
+        return [x] if "flat" in self.options else x
+
+
+class Adder:
+    """
+    Something to call, with a method.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __call__(self, x: int) -> int:
+        return x + self.n
+
+    def method(self, x: int) -> int:
+        return x - self.n
+
+    @classmethod
+    def of_class(cls, x: int) -> tuple[str, int]:
+        return cls.__name__, x
+
+    @staticmethod
+    def static(x: int) -> int:
+        return -x
+
+
+def times(n: int, x: int) -> int:
+    return n * x
+
+
+def kinds_of_functions() -> dict[str, Callable[[int], Any]]:
+    base = 3
+
+    def closure(x: int) -> int:
+        return x + base
+
+    def factorial(x: int) -> int:
+        return 1 if x < 2 else x * factorial(x - 1)
+
+    def generator(x: int) -> tuple[int, ...]:
+        def inner() -> Iterator[int]:
+            yield from range(x)
+
+        return tuple(inner())
+
+    class Local:
+        def __call__(self, x: int) -> int:
+            return x ^ base
+
+    return {
+        "of a module": square,
+        "lambda": lambda x: x * 2 + base,
+        "closure": closure,
+        "recursive closure": factorial,
+        "method": Adder(4).method,
+        "class method": Adder.of_class,
+        "static method": Adder.static,
+        "object": Adder(5),
+        "partial": functools.partial(times, 6),
+        "partial of a lambda": functools.partial(lambda a, b: a - b, 7),
+        "of a local class": Local(),
+        "with a generator inside": generator,
+        "built in": abs,
+        "type": float,
+        "itemgetter": operator.methodcaller("bit_length"),
+        "cached": functools.lru_cache(lambda x: x + base),
+    }
+
+
+def kinds_of_operators() -> dict[str, Callable[[int, int], int]]:
+    extra = 0
+
+    def closure(a: int, b: int) -> int:
+        return a + b + extra
+
+    return {
+        "built in": max,
+        "of operator": operator.add,
+        "lambda": lambda a, b: a + b,
+        "closure": closure,
+        "partial": functools.partial(lambda n, a, b: a + b + n, 0),
+    }
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Flags(enum.IntFlag):
+    A = 1
+    B = 2
+
+
+@dataclass(frozen=True)
+class Point:
+    x: int
+    y: float
+
+
+Place = namedtuple("Place", "lat lon")
+
+VALUES = [
+    (1, (2, [3])),
+    1 << 199 | 1,
+    -(1 << 199),
+    {1, 2},
+    frozenset({1}),
+    Colour.RED,
+    Flags.A | Flags.B,
+    numpy.float32(1.5),
+    numpy.int64(7),
+    numpy.arange(6).reshape(2, 3),
+    numpy.zeros(100_000),
+    Point(1, 2.0),
+    Place(1, 2),
+    b"\x00\xff",
+    b"long" * 50_000,
+    bytearray(b"x"),
+    "\ud800 text",
+    decimal.Decimal("1.10"),
+    datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc),
+    datetime.timedelta(1),
+    None,
+    True,
+    1.5,
+    2j,
+    float("inf"),
+    Counter("aab"),
+    {"a": [1], 2: (3,)},
+    range(3),
+    int,
+]
+
+
+class MainTests(SynchronousTestCase):
+    """
+    Functions and classes of a script's own.
+    """
+
+    def test_classesOfTheScript(self) -> None:
+        """
+        Instances of classes defined in C{__main__} come back as instances of those very classes.
+        """
+        path = script(
+            self.mktemp(),
+            """
+            import enum, json
+            from collections import namedtuple
+            from dataclasses import dataclass
+            from txmapreduce import MapReduce, Policy
+            from txmapreduce.aggregates import Aggregate
+
+            @dataclass
+            class Point:
+                x: int
+                def moved(self):
+                    return Point(self.x + STEP)
+
+            class Colour(enum.Enum):
+                RED = 1
+                BLUE = 2
+
+            class Child(Point):
+                pass
+
+            Pair = namedtuple("Pair", "a b")
+            STEP = 10
+
+            class Longest(Aggregate):
+                def zero(self):
+                    return ""
+                def add(self, acc, value):
+                    return value if len(value) > len(acc) else acc
+                merge = add
+
+            class Oops(Exception):
+                def __init__(self, a, b):
+                    super().__init__(a, b)
+
+            def helper(x):
+                return x * STEP
+
+            def uses_globals(x):
+                return helper(x) + STEP
+
+            def fails(x):
+                raise Oops(x, "b")
+
+            def main():
+                policy = Policy(chunksize=2)
+                points = MapReduce(lambda n: Point(n).moved(), policy=policy).run_sync(range(6))
+                assert points == [Point(n + 10) for n in range(6)], points
+                assert {type(p) for p in points} == {Point}
+                back = MapReduce(Point.moved, policy=policy).run_sync(points)
+                assert {type(p) for p in back} == {Point} and back[0].x == 20, back
+                (child,) = MapReduce(lambda n: Child(n)).run_sync([1])
+                assert type(child) is Child and isinstance(child, Point)
+                colours = MapReduce(lambda n: Colour(n)).run_sync([1, 2])
+                assert colours == [Colour.RED, Colour.BLUE] and colours[0] is Colour.RED
+                (pair,) = MapReduce(lambda n: Pair(n, 2)).run_sync([1])
+                assert type(pair) is Pair
+                counts = MapReduce(lambda n: [(Colour(1 + n % 2), Point(1))],
+                    reduce_by_key=lambda a, b: Point(a.x + b.x), policy=policy).run_sync(range(10))
+                assert counts == {Colour.RED: Point(5), Colour.BLUE: Point(5)}, counts
+                assert MapReduce(uses_globals).run_sync([1, 2]) == [20, 30]
+                assert MapReduce(str, reduce=Longest()).run_sync([1, 100, 10]) == "100"
+                assert MapReduce(lambda n: n, reduce=lambda a, b: a + b).run_sync([1, 2]) == 3
+                try:
+                    MapReduce(fails).run_sync([1])
+                except Exception as error:
+                    assert type(error.__cause__) is Oops, repr(error.__cause__)
+                    assert error.__cause__.args == (1, "b")
+                print(json.dumps("all is well"))
+
+            if __name__ == "__main__":
+                main()
+            """,
+        )
+        done = python(str(path))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(json.loads(done.stdout), "all is well")
+
+
+# Reproducible
+
+
+def noisy(x: int) -> float:
+    return random.Random(x).uniform(-1, 1) * 10.0 ** (x % 17 - 8)
+
+
+def noisy_pairs(x: int) -> list[tuple[int, float]]:
+    return [(x % 3, noisy(x))]
+
+
+def drawn(x: int) -> tuple[int, float]:
+    task = current_task()
+    return task.index, task.random.random()
+
+
+def bits(value: Any) -> Any:
+    """
+    A float as its bits, which tell more than C{==}.
+    """
+    if isinstance(value, float):
+        return struct.pack(">d", value).hex()
+    if isinstance(value, dict):
+        return {key: bits(number) for key, number in value.items()}
+    return [bits(number) for number in value] if isinstance(value, list) else value
+
+
+class ReproducibleTests(PoolCase):
+    """
+    C{reproducible} and C{seed}.
+    """
+
+    def setUp(self) -> None:
+        self.backends = [self.processes(1), self.processes(2), self.processes(3), Inline()]
+
+    async def test_floats(self) -> None:
+        """
+        With C{reproducible}, sums of floats are equal to the last bit for any number of workers, and in this process.
+        """
+        for chunksize in (None, 7):
+            policy = Policy(reproducible=True, chunksize=chunksize)
+            for mapper, options in (
+                (noisy, {"reduce": operator.add}),
+                (noisy, {"reduce": operator.add, "initial": 0.1}),
+                (noisy, {"reduce": Sum()}),
+                (noisy, {"reduce": Mean()}),
+                (noisy, {"reduce": Variance()}),
+                (noisy_pairs, {"reduce_by_key": operator.add}),
+                (noisy_pairs, {"reduce_by_key": Mean()}),
+            ):
+                job = MapReduce(mapper, **options, policy=policy)  # type: ignore[arg-type]
+                results = [bits(await job.run(range(3500), backend=backend)) for backend in self.backends]
+                self.assertEqual(results, results[:1] * len(results), f"{options} {chunksize}")
+
+    async def test_random(self) -> None:
+        """
+        With a seed, C{current_task().random} depends on the seed and on the chunk's number alone.
+        """
+        for chunksize in (None, 10):
+            job = MapReduce(drawn, policy=Policy(seed=5, chunksize=chunksize))
+            results = [await job.run(range(3000), backend=backend) for backend in self.backends]
+            self.assertEqual(results, results[:1] * len(results))
+            firsts = {index: number for index, number in reversed(results[0])}
+            self.assertEqual(sorted(firsts), list(range(3000 // (chunksize or 1000))))
+            self.assertEqual(len(set(firsts.values())), len(firsts))
+            other = await MapReduce(drawn, policy=Policy(seed=6, chunksize=chunksize)).run(
+                range(3000), backend=self.backends[1]
+            )
+            self.assertNotEqual(other, results[0])
+
+    async def test_sampleWithSeed(self) -> None:
+        """
+        With a seed a sample is the same for any number of workers.
+        """
+        job = MapReduce(square, reduce=Sample(5), policy=Policy(seed=3, chunksize=50))
+        results = [await job.run(range(2000), backend=backend) for backend in self.backends]
+        self.assertEqual(results, results[:1] * len(results))
+
+    async def test_noSeed(self) -> None:
+        """
+        Without a seed each run draws other numbers.
+        """
+        job = MapReduce(drawn, policy=Policy(chunksize=10))
+        for backend in self.backends:
+            self.assertNotEqual(await job.run(range(30), backend=backend), await job.run(range(30), backend=backend))

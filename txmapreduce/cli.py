@@ -1,0 +1,394 @@
+"""
+The command line: C{txmapreduce run}.
+
+Options become a job, files or standard input its data, and what it gives becomes lines. Results alone go to standard
+output: what functions print goes to standard error, as do errors, one line each. The exit status is 0; 1 when the run
+failed; 2 when it was not even begun; 130 after Ctrl-C; 141 when nobody reads what is written.
+
+Click is imported here and nowhere else, and Twisted only once there is something to run.
+"""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+import enum
+import json
+import operator
+import os
+import re
+import signal
+import stat
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from importlib import import_module
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+from .errors import BadInput, MapReduceError, TaskFailed
+
+if TYPE_CHECKING:
+    from .mapreduce import MapReduce, Run
+
+__all__ = ["main"]
+
+READ_SIZE = 1 << 18
+"""Bytes that are read from standard input at once."""
+
+EXIT_GRACE = 3.0
+"""Seconds that this process gets to end after Ctrl-C: a function that runs in it (C{--workers 0}) may not want to."""
+
+
+# What is named on the command line
+
+
+def load(spec: str) -> Any:
+    """
+    The object that C{module:name} or C{path/to/file.py:name} names.
+
+    @raise BadInput: there is none.
+    """
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise BadInput(f"{spec!r} does not name anything: write module:name or path/to/file.py:name")
+    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
+    try:
+        return operator.attrgetter(name)(module)
+    except AttributeError:
+        raise BadInput(f"there is no {name} in {place}") from None
+
+
+def _load_module(name: str) -> Any:
+    """
+    Import a module, from the working directory too. C{aggregates} is the package's own.
+    """
+    _put_first(os.getcwd())
+    return _import(f"{__package__}.aggregates" if name == "aggregates" else name)
+
+
+def _load_file(path: Path) -> Any:
+    """
+    Import a file under its own name, by which the workers will find it as well.
+    """
+    if not path.is_file():
+        raise BadInput(f"there is no file {path}")
+    path = path.resolve()
+    _put_first(str(path.parent))
+    module = _import(path.stem)
+    if getattr(module, "__file__", None) is None or Path(module.__file__).resolve() != path:
+        raise BadInput(f"{path.name} has the name of another module, {path.stem}: give it another one")
+    return module
+
+
+def _put_first(folder: str) -> None:
+    if sys.path[:1] != [folder]:
+        sys.path.insert(0, folder)
+
+
+def _import(name: str) -> Any:
+    try:
+        return import_module(name)
+    except (Exception, SystemExit) as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name
+        if missing and (name + ".").startswith(f"{error.name}."):
+            raise BadInput(f"there is no module {name}") from None
+        raise BadInput(f"{name} can't be loaded: {type(error).__name__}: {error}{_place(_text(error))}") from error
+
+
+def _make_job(options: Mapping[str, Any], operands: list[str]) -> MapReduce:
+    """
+    The job that options describe, or the first of the C{operands} names, which it is removed from.
+    """
+    from .mapreduce import MapReduce
+
+    ways = {name: options[name] for name in ("reduce", "reduce_by_key", "reducer", "combiner")}
+    if options["mapper"] is not None:
+        functions = {name: _instance(load(spec)) for name, spec in ways.items() if spec is not None}
+        return MapReduce(
+            load(options["mapper"]), flat=options["flat"], policy=_make_policy(options, None), **functions
+        )
+    given = [name for name in ("flat", *ways) if options[name]]
+    if given:
+        raise BadInput(f"--{given[0].replace('_', '-')} goes with --mapper")
+    if not operands:
+        raise BadInput("name a job to run, such as script.py:job, or a --mapper")
+    found = load(operands[0])
+    if not isinstance(found, MapReduce):
+        raise BadInput(f"{operands[0]} is no MapReduce but {found!r:.80}: a function goes with --mapper")
+    del operands[0]
+    return MapReduce(**{**vars(found.job), "policy": _make_policy(options, found.job.policy)})
+
+
+def _instance(value: Any) -> Any:
+    """
+    An aggregate can be named by its class.
+    """
+    from .aggregates import Aggregate
+
+    if not (isinstance(value, type) and issubclass(value, Aggregate)):
+        return value
+    try:
+        return value()
+    except TypeError as error:
+        raise BadInput(f"{error}: make one in a file, and name that") from None
+
+
+def _make_policy(options: Mapping[str, Any], base: Any) -> Any:
+    """
+    C{base}, the job's own policy, with what was given as options in its place.
+    """
+    from .job import Policy
+
+    names = ("chunksize", "blocksize", "retries", "task_timeout", "timeout", "max_bad_records", "seed")
+    changes = {name: options[name] for name in names if options[name] is not None}
+    if options["skip_bad"] or "max_bad_records" in changes:
+        changes["bad_records"] = "skip"
+    return dataclasses.replace(Policy() if base is None else base, **changes)
+
+
+# Standard input
+
+
+class _Ready:
+    """
+    Waits in the reactor until a descriptor can be read from.
+    """
+
+    def __init__(self, reactor: Any, fd: int, ready: Callable[[None], None]) -> None:
+        self._reactor = reactor
+        self._fd = fd
+        self._ready = ready
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def logPrefix(self) -> str:
+        return "stdin"
+
+    def doRead(self) -> None:
+        self._reactor.removeReader(self)
+        self._ready(None)
+
+    def connectionLost(self, reason: object) -> None:
+        """
+        The reactor ends.
+        """
+
+
+async def stdin_lines(reactor: Any, fd: int, encoding: str, errors: str) -> AsyncIterator[str]:
+    """
+    The lines that come, without their ends, as those of C{TextFiles}. The reactor never waits for the next.
+    """
+    from twisted.internet.defer import Deferred
+
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    parts: list[str] = []
+    data = b"-"
+    while data:
+        ready: Deferred[None] = Deferred()
+        _Ready(reactor, fd, ready.callback)
+        await ready
+        data = os.read(fd, READ_SIZE)
+        head, end, rest = decoder.decode(data, final=not data).rpartition("\n")
+        if end:
+            for line in "".join([*parts, head]).split("\n"):
+                yield line.removesuffix("\r")
+            parts = []
+        parts.append(rest)
+    if last := "".join(parts):
+        yield last.removesuffix("\r")
+
+
+def _make_data(files: list[str], encoding: str, errors: str) -> Any:
+    from .inputs import TextFiles
+
+    source = TextFiles(files, encoding=encoding, errors=errors)
+    if files and files != ["-"]:
+        return source
+    if sys.stdin is None:
+        raise BadInput("there is neither a file to read nor standard input")
+    from twisted.internet import reactor
+
+    return stdin_lines(reactor, sys.stdin.fileno(), source.encoding, errors)
+
+
+# Results as lines
+
+
+def lines(result: Any, format: str) -> Iterator[str]:
+    """
+    A result in lines: one for each item of a list or a set, one for each key of a dict, one for anything else.
+    """
+    if isinstance(result, Mapping):
+        pairs = _sorted(result.items(), operator.itemgetter(0))
+        if format == "tsv":
+            return (f"{_cell(key)}\t{_cell(value)}\n" for key, value in pairs)
+        return (f"{_json({'key': key, 'value': value})}\n" for key, value in pairs)
+    if isinstance(result, (set, frozenset)):
+        result = _sorted(result)
+    items = result if isinstance(result, list) else [result]
+    if format == "tsv":
+        return ("\t".join(map(_cell, item if isinstance(item, (tuple, list)) else [item])) + "\n" for item in items)
+    return (f"{_json(item)}\n" for item in items)
+
+
+def _sorted(items: Iterable[Any], key: Callable[[Any], Any] = lambda item: item) -> list[Any]:
+    """
+    In ascending order where that is defined, else in some order that is the same every time.
+    """
+    items = list(items)
+    try:
+        return sorted(items, key=key)
+    except TypeError:
+        return sorted(items, key=lambda item: (type(key(item)).__name__, repr(key(item))))
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
+    except (TypeError, ValueError):  # a key that is no text, or a number that is none
+        return json.dumps(_plain(value), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    """
+    C{value} in the types that JSON has.
+    """
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else _cell(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, (set, frozenset)):
+        return [_plain(each) for each in _sorted(value)]
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode("utf-8", "backslashreplace")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+
+
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+
+
+def _cell(value: Any) -> str:
+    value = _plain(value)
+    if isinstance(value, str):
+        return value.translate(_ESCAPES)
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _format_for(path: str | None, format: str | None) -> str:
+    """
+    The format to write; and see, before the work is done, that the file can be written.
+    """
+    if path is None:
+        return format or "jsonl"
+    if os.path.isdir(path):
+        raise BadInput(f"{path} is a folder")
+    try:
+        tempfile.TemporaryFile(dir=Path(path).resolve().parent).close()
+    except OSError as error:
+        raise BadInput(f"{path} can't be written: {error.strerror}") from None
+    format = format or Path(path).suffix[1:]
+    if format not in ("jsonl", "tsv"):
+        raise BadInput(f"{path} ends neither in .jsonl nor in .tsv: give the --format")
+    return format
+
+
+@contextmanager
+def _opened(path: str | None) -> Iterator[IO[bytes]]:
+    """
+    A file to write to, which takes the place of C{path} when all has been written.
+    """
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    target = Path(path).resolve()
+    mode = target.stat().st_mode if target.exists() else None
+    if mode is not None and not stat.S_ISREG(mode):  # a pipe, a device: nothing takes its place
+        with open(target, "wb") as file:
+            yield file
+        return
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(unfinished, "xb") as file:
+            yield file
+        if mode is not None:
+            unfinished.chmod(stat.S_IMODE(mode))
+        unfinished.replace(target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _write(result: Any, path: str | None, format: str) -> None:
+    with _opened(path) as file:
+        # A lone surrogate is no text in UTF-8; \udc80 is how JSON writes it.
+        file.writelines(line.encode("utf-8", "backslashreplace") for line in lines(result, format))
+
+
+# Errors
+
+
+def _text(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+def _place(text: str) -> str:
+    """
+    Where the user's function that raised stands: the first line of the traceback that is not this package's.
+    """
+    last = text.rpartition("Traceback (most recent call last)")[2]
+    for file, line, function in re.findall(r'^  File "(.+)", line (\d+), in (.+)$', last, re.MULTILINE):
+        if not file.startswith(("<frozen", os.path.dirname(__file__))) and os.path.basename(file) != "importlib":
+            return f" (in {function}, {os.path.basename(file)}, line {line})"
+    return ""
+
+
+def _line(error: BaseException) -> str:
+    """
+    What went wrong, in one line.
+    """
+    text = str(error.args[0] if error.args else "") if isinstance(error, MapReduceError) else str(error)
+    if not isinstance(error, MapReduceError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if isinstance(error, TaskFailed):
+        text += _place(error.remote_traceback)
+    return " ".join(text.split())
+
+
+@contextmanager
+def _told(debug: bool) -> Iterator[None]:
+    """
+    Errors become a line on standard error and an exit status.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer has nowhere to go
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    except KeyboardInterrupt:
+        timer = threading.Timer(EXIT_GRACE, os._exit, [128 + signal.SIGINT])
+        timer.daemon = True
+        timer.start()
+        raise SystemExit(128 + signal.SIGINT) from None
+    except Exception as error:
+        if debug:
+            click.echo(_text(error), err=True, nl=False)
+        click.echo(f"Error: {_line(error)}", err=True)
+        raise SystemExit(2 if isinstance(error, BadInput) else 1) from None
