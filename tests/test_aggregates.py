@@ -255,7 +255,7 @@ class ParticularTests(SynchronousTestCase):
         self.assertEqual(in_parts(Sum([0]), [[[1]], [[2], [3]]]), [0, 1, 2, 3])
         self.assertEqual(in_parts(Sum(), [[Fraction(1, 3)], [Fraction(2, 3)]]), 1)
         self.assertEqual(in_parts(Sum(), [[2**200], [-(2**200), 1]]), 1)
-        self.assertRaises(TypeError, Sum().add_many, (), ["a", "b"])
+        self.assertRaises(TypeError, Sum().add_many, [], ["a", "b"])
 
     def test_tiesKeepTheFirst(self) -> None:
         """

@@ -220,6 +220,15 @@ class ErrorTests(FilesCase):
         for split in splits[2:]:
             self.assertIn(path, str(self.assertRaises(EOFError, list, split.read())))
 
+    def test_becomesShorterByOne(self) -> None:
+        """
+        Even when no more than the last byte is gone.
+        """
+        path = self.write("log.txt", b"line\n" * 100)
+        (split,) = TextFiles(path).splits(MIB)
+        os.truncate(path, 499)
+        self.assertIn("ends at byte 499", str(self.assertRaises(EOFError, list, split.read())))
+
     def test_becomesShorterMeanwhile(self) -> None:
         """
         So is one that is cut short while it is being read.
@@ -553,7 +562,7 @@ class RemoteTests(FilesCase):
             "simplecache::s3://bucket/a.xz": ".xz",
             "zip://a.txt::file:///b.zip": ".txt",
         }
-        self.assertEqual({url: reading._suffix(url) for url in suffixes}, suffixes)
+        self.assertEqual({url: reading.suffix_of(url) for url in suffixes}, suffixes)
 
 
 class OptionTests(SynchronousTestCase):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
@@ -87,20 +88,26 @@ def blocking(start: Callable[[], Deferred[T]]) -> T:
             "or run_async(), or call it in another thread (deferToThread)"
         )
     crochet = _ensure_reactor()
-    eventual = crochet.run_in_reactor(start)()
+    ended = threading.Event()
+
+    def begin() -> Deferred[T]:
+        return start().addBoth(_passed, ended)
+
+    eventual = crochet.run_in_reactor(begin)()
     try:
         return eventual.wait(None)  # type: ignore[no-any-return]
     except crochet.ReactorStopped:
         raise BackendUnavailable("the reactor was stopped while the run was under way") from None
     except BaseException:
-        _cancelled(eventual, crochet)
+        if not ended.is_set():  # not the run's own error: Ctrl-C, or what a signal handler raised
+            eventual.cancel()
+            ended.wait(_CANCEL_GRACE)
         raise
 
 
-def _cancelled(eventual: Any, crochet: Any) -> None:
-    eventual.cancel()
-    with contextlib.suppress(BaseException):
-        eventual.wait(_CANCEL_GRACE)
+def _passed(result: Any, ended: threading.Event) -> Any:
+    ended.set()
+    return result
 
 
 def to_future(start: Callable[[], Deferred[T]], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:

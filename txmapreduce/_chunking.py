@@ -1,5 +1,8 @@
 """
-How large the next task is: from the measured time per record towards a target time, and smaller towards the end.
+The way through the input: what is read next, and how much.
+
+A L{Sizer} says how large the next task is: from the measured time per record towards a target time, and smaller towards
+the end. A L{Reading} numbers the chunks and knows which records may still be needed.
 
 A I{unit} is what the input is cut in: a record where the sizes are automatic, a chunk where the user fixed the number
 of records in it. Splits of files have their size already.
@@ -7,7 +10,9 @@ of records in it. Splits of files have their size already.
 
 from __future__ import annotations
 
-__all__ = ["Sizer"]
+from ._events import Drop, Got, MapAttempt, Outcome, Plan, Read
+
+__all__ = ["LARGEST", "Reading", "Sizer"]
 
 TARGET = 0.04
 """Seconds that a task should take: long against the 0.2 ms that one costs the coordinator, short for a person."""
@@ -78,3 +83,78 @@ class Sizer:
             self._seconds += _SMOOTHING * (each - self._seconds)
             self._bytes += _SMOOTHING * (nbytes / units - self._bytes)
         self._measured = max(self._measured, units)
+
+
+class Reading:
+    """
+    One run's way through its input.
+
+    @ivar next_chunk: the number of the next chunk. C{ended}: there will be none.
+    @ivar pending: a L{Read} has not been answered yet.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        length, size = plan.length, plan.chunksize
+        self._plan = plan
+        self._sizer = Sizer(1, length if length is None or size is None else -(-length // size))
+        self._next_lot = 0
+        self._needed: dict[int, int] = {}  # of each lot, how many chunks have no result yet that is secure
+        self.next_chunk = 0
+        self.ended = False
+        self.pending = False
+
+    def resize(self, workers: int) -> None:
+        """
+        So many workers share what is left.
+        """
+        self._sizer.workers = max(1, workers)
+
+    def measured(self, attempt: MapAttempt, outcome: Outcome) -> None:
+        """
+        What an attempt took.
+        """
+        units = outcome.records if self._plan.chunksize is None else attempt.count
+        self._sizer.measured(units, outcome.seconds, outcome.nbytes)
+
+    def ask(self, room: int) -> Read:
+        """
+        What to read next: C{room} chunks at the most.
+        """
+        self.pending = True
+        self._next_lot += 1
+        return Read(self._next_lot - 1, self._records(room))
+
+    def _records(self, room: int) -> int:
+        size = self._plan.chunksize
+        if self._plan.splits:
+            return 1
+        if size is None:
+            return self._sizer.next()
+        return size * (min(room, self._sizer.next()) if self._plan.bundle else 1)
+
+    def got(self, event: Got, id: int) -> MapAttempt | None:
+        """
+        Number the chunks of what came. The attempt that maps them, with this C{id}.
+        """
+        self.pending, self.ended = False, event.ended
+        if not event.records:
+            return None
+        plan, first = self._plan, self.next_chunk
+        size = plan.chunksize
+        count = 1 if size is None or plan.splits else -(-event.records // size)
+        self._sizer.taken(event.records if size is None else count)
+        self._needed[event.lot] = count
+        self.next_chunk += count
+        whole = 0 if plan.splits else event.records
+        hold = not plan.ordered and not plan.collects
+        return MapAttempt(id, 1, event.lot, first, count, size or whole, hold)
+
+    def release(self, attempt: MapAttempt) -> list[Drop]:
+        """
+        The records of C{attempt} are not needed again: nor is its lot, when that was the last of it.
+        """
+        self._needed[attempt.lot] -= attempt.count
+        if self._needed[attempt.lot]:
+            return []
+        del self._needed[attempt.lot]
+        return [Drop(attempt.lot)]

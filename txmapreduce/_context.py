@@ -47,6 +47,16 @@ class Task:
         self._seed = seed
         self._random: tuple[int, random.Random] | None = None
 
+    def begin(self, index: int, attempt: int) -> None:
+        """
+        Start afresh with another attempt.
+        """
+        self.index = index
+        self.attempt = attempt
+        self.counters.clear()
+        self.status_text = ""
+        self._random = None
+
     def counter(self, group: str, name: str) -> TaskCounter:
         """
         The counter C{name} of C{group}, made at its first use.

@@ -18,42 +18,18 @@ from twisted.python.failure import Failure
 
 from . import _events as events
 from ._assembly import SLICE, assemble
-from ._events import BadRecord, Event, Handle, Instruction, MapAttempt, Outcome, Plan
+from ._events import BadRecord, Event, Handle, Instruction, MapAttempt, Outcome, Progress
 from ._feeds import Input
+from ._plan import plan_of
 from ._schedule import Schedule
 from ._tasks import EMPTY
 from .backends import AttemptFailed, Backend, Chunk, Session
 from .errors import MapReduceError
 from .job import Job
 
-__all__ = ["Coordinator", "Progress"]
+__all__ = ["Coordinator"]
 
 _log = Logger()
-
-FIXED_CHUNKSIZE = 1000
-"""Records per chunk where chunks have to be the same in every run (C{reproducible}, C{seed}) and no size was given."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """
-    How far a run has come.
-
-    @ivar chunks: chunks whose results are in. C{total}: how many there will be, or C{None} while nobody knows.
-    @ivar records: records (lines, for text files) that were read in them.
-    @ivar retried: attempts that had to be made again.
-    @ivar skipped: bad records that were left out.
-    @ivar seconds: since the run began.
-    @ivar fraction: the part of the input that is done, from 0 to 1, or C{None} where its length is not known.
-    """
-
-    chunks: int
-    total: int | None
-    records: int
-    retried: int
-    skipped: int
-    seconds: float
-    fraction: float | None
 
 
 @dataclass
@@ -81,7 +57,7 @@ class Coordinator:
         self._input = source
         self._backend = backend
         self._began = reactor.seconds()
-        self._plan = _plan(job, source, streams, in_order)
+        self._plan = plan_of(job, source, streams, in_order)
         self._schedule = Schedule(self._plan, self._began)
         self._session: Session | None = None
         self._lots: dict[int, _Lot] = {}
@@ -329,7 +305,7 @@ class Coordinator:
         schedule = self._schedule
         return Progress(
             chunks=schedule.tally.chunks,
-            total=schedule.chunks_total,
+            total=self._input.length if self._plan.splits else schedule.chunks_total,
             records=schedule.tally.records,
             retried=schedule.retried,
             skipped=len(schedule.tally.skipped),
@@ -417,24 +393,3 @@ class Coordinator:
         if not self.result.called:
             self.result.callback(value)
         self._tell_reader()
-
-
-def _plan(job: Job, source: Input, streams: bool, in_order: bool) -> Plan:
-    policy = job.policy
-    fixed = policy.reproducible or policy.seed is not None
-    chunksize = policy.chunksize or (FIXED_CHUNKSIZE if fixed and not source.splits else None)
-    return Plan(
-        collects=job.collects,
-        ordered=policy.reproducible or job.program().aggregate.ordered,
-        chunksize=chunksize,
-        splits=source.splits,
-        length=source.length,
-        bundle=policy.task_timeout is None and not policy.reproducible,
-        streams=streams,
-        in_order=in_order,
-        retries=policy.retries,
-        buffersize=policy.buffersize,
-        task_timeout=policy.task_timeout,
-        timeout=policy.timeout,
-        max_bad_records=policy.max_bad_records,
-    )

@@ -23,6 +23,8 @@ class Plan:
     @ivar length: records of the input, or C{None}.
     @ivar bundle: several chunks of a fixed size may go into one task.
     @ivar streams: results are taken one after the other, and reading waits for that.
+    @ivar in_order: results are delivered in input order, else as they come.
+    @ivar buffersize: how many chunks may have been read whose results are not there yet (or, of a stream, not taken).
     """
 
     collects: bool
@@ -44,6 +46,9 @@ class Plan:
 class MapAttempt:
     """
     One try at mapping C{count} chunks from chunk C{first} on; their records are in lot C{lot} of what was read.
+
+    @ivar chunksize: records per chunk; 0: all that a split has.
+    @ivar hold: the worker may keep what it folds, and go on with it.
     """
 
     id: int
@@ -105,6 +110,28 @@ class BadRecord:
     reason: str
 
 
+@dataclass(frozen=True)
+class Progress:
+    """
+    How far a run has come.
+
+    @ivar chunks: chunks whose results are in. C{total}: how many there will be, or C{None} while nobody knows.
+    @ivar records: records (lines, for text files) that were read in them.
+    @ivar retried: attempts that had to be made again.
+    @ivar skipped: bad records that were left out.
+    @ivar seconds: since the run began.
+    @ivar fraction: the part of the input that is done, from 0 to 1, or C{None} where its length is not known.
+    """
+
+    chunks: int
+    total: int | None
+    records: int
+    retried: int
+    skipped: int
+    seconds: float
+    fraction: float | None
+
+
 # Events
 
 
@@ -162,14 +189,17 @@ class Broke:
 
 @dataclass(frozen=True)
 class Secured:
-    """What was behind a handle that was not secure has been brought to where it can't be lost."""
+    """
+    What was behind a handle that was not secure has been brought to where it can't be lost. Everything it covers has
+    been told before: no L{Finished} brings this handle again.
+    """
 
     handle: Handle
 
 
 @dataclass(frozen=True)
 class Lost:
-    """What was behind a handle that was not secure is gone."""
+    """What was behind a handle that was not secure is gone. No L{Finished} brings this handle again."""
 
     handle: Handle
 
@@ -237,10 +267,13 @@ class Drop:
 
 @dataclass(frozen=True)
 class Answer:
-    """The result so far is behind C{handles}; none: there is nothing yet."""
+    """
+    The result so far is behind C{handles}; none: there is nothing yet. C{error}: it could not be folded.
+    """
 
     ticket: int
     handles: tuple[Handle, ...]
+    error: BaseException | None = None
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 
 from .inputs import Feed, Source, Split, parse_bytes
 
-if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-
-__all__ = ["Input", "Records", "Splits", "open_source"]
+__all__ = ["Input", "Records", "Splits"]
 
 
 class Input(Protocol):
@@ -66,29 +66,36 @@ class Records:
 
 class Splits:
     """
-    An input of splits.
+    An input of the splits of a source. They are listed in a thread, since that looks at disks and networks.
     """
 
     splits = True
 
-    def __init__(self, splits: Sequence[Split]) -> None:
-        self._splits = deque(splits)
-        self.length = len(splits)
+    def __init__(self, source: Source, blocksize: int | str) -> None:
+        """
+        @param blocksize: the policy's.
+        """
+        self.length: int | None = None
+        self._left: deque[Split] = deque()
+        listing = deferToThread(source.splits, parse_bytes(blocksize))
+        self._listing: Deferred[None] | None = listing.addCallback(self._listed)
 
-    def take(self, count: int) -> Sequence[Any]:
+    def _listed(self, splits: Sequence[Split]) -> None:
+        self.length = len(splits)
+        self._left.extend(splits)
+        self._listing = None
+
+    def take(self, count: int) -> Deferred[Sequence[Any]] | Sequence[Any]:
         """
         The next split.
         """
-        return [self._splits.popleft()] if self._splits else []
+        if self._listing is not None:
+            return self._listing.addCallback(lambda _: self.take(count))
+        return [self._left.popleft()] if self._left else []
 
     def close(self) -> None:
         """
-        There is nothing to close.
+        There is nothing to close. What the listing still says does not matter any more.
         """
-
-
-def open_source(source: Source, blocksize: int | str) -> Splits:
-    """
-    The splits of a source such as C{TextFiles}. It looks at the disk, so it may take a while.
-    """
-    return Splits(source.splits(parse_bytes(blocksize)))
+        if self._listing is not None:
+            self._listing.addErrback(lambda _: None)

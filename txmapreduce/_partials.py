@@ -2,19 +2,19 @@
 The partials of a run until they are folded into one: a L{Tree} where input order counts, a L{Bag} where it does not.
 
 Both say which partials should be folded now (L{Fold}), take in what comes of that, and give all that is left for the
-last fold. A bag also knows which partials a worker still keeps, and which chunks have to be mapped again when that is
-lost.
+last fold, L{Last}. A bag also knows which partials a worker still keeps, and which chunks have to be mapped again when
+that is lost.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from ._events import BadRecord, Handle, MapAttempt, Outcome
 
-__all__ = ["FAN_IN", "Bag", "Fold", "Partials", "Place", "Tally", "Tree"]
+__all__ = ["FAN_IN", "Bag", "Fold", "Last", "Partials", "Place", "Tally", "Tree"]
 
 FAN_IN = 64
 """How many partials one fold takes: many, since a fold costs a round trip; not all, since one worker does it."""
@@ -30,6 +30,19 @@ class Tally:
     records: int = 0
     counters: Counter[tuple[str, str]] = field(default_factory=Counter)
     skipped: list[BadRecord] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, attempt: MapAttempt, outcome: Outcome) -> Tally:
+        """
+        What one attempt has added.
+        """
+        size = attempt.chunksize if attempt.count > 1 else outcome.records + 1
+        return cls(
+            chunks=attempt.count,
+            records=outcome.records,
+            counters=Counter({(group, name): n for group, name, n in outcome.counters}),
+            skipped=[BadRecord(attempt.first + at // size, at % size, text) for at, text in outcome.skipped],
+        )
 
     def add(self, other: Tally) -> None:
         """
@@ -47,18 +60,31 @@ class Tally:
         self.chunks -= other.chunks
         self.records -= other.records
         self.counters.subtract(other.counters)
-        for bad in other.skipped:
-            self.skipped.remove(bad)
+        if other.skipped:
+            gone = set(other.skipped)
+            self.skipped = [bad for bad in self.skipped if bad not in gone]
 
 
 @dataclass(eq=False)
 class Place:
     """
-    A place in a tree: C{outcome} is C{None} until its fold has ended. Level 0 are the chunks.
+    A place for one partial: C{outcome} is C{None} until the fold of C{inputs} has ended.
     """
 
-    level: int
     outcome: Outcome | None = None
+    inputs: tuple[Outcome, ...] = ()
+
+    def fill(self, outcome: Outcome) -> None:
+        """
+        The fold has ended: what went into it is no longer needed.
+        """
+        self.outcome, self.inputs = outcome, ()
+
+    def all(self) -> Iterable[Outcome]:
+        """
+        What there is: what came of the fold, or else what goes into it.
+        """
+        return self.inputs if self.outcome is None else (self.outcome,)
 
 
 @dataclass(frozen=True)
@@ -69,6 +95,10 @@ class Fold:
 
     inputs: tuple[Handle, ...]
     place: Place
+
+
+def _fold_of(inputs: tuple[Outcome, ...]) -> Fold:
+    return Fold(tuple(outcome.handle for outcome in inputs), Place(None, inputs))
 
 
 class Tree:
@@ -84,47 +114,50 @@ class Tree:
         """
         The partial that is next in input order.
         """
-        self._levels[0].append(Place(0, outcome))
+        self._levels[0].append(Place(outcome))
 
     def put(self, place: Place, outcome: Outcome) -> None:
         """
         What came of a fold.
         """
-        place.outcome = outcome
+        place.fill(outcome)
 
     def due(self) -> Iterator[Fold]:
         """
         Take out what should be folded now.
         """
         for number, level in enumerate(self._levels):
-            while len(level) >= FAN_IN and (inputs := _handles(level[:FAN_IN])) is not None:
+            while len(level) >= FAN_IN and (inputs := _outcomes(level[:FAN_IN])) is not None:
                 del level[:FAN_IN]
                 if len(self._levels) == number + 1:
                     self._levels.append([])
-                place = Place(number + 1)
-                self._levels[number + 1].append(place)
-                yield Fold(inputs, place)
+                fold = _fold_of(inputs)
+                self._levels[number + 1].append(fold.place)
+                yield fold
 
     def all(self) -> list[Outcome]:
         """
         What there is, in input order: what lies higher in the tree stands for earlier chunks.
         """
-        places = (place for level in reversed(self._levels) for place in level)
-        return [place.outcome for place in places if place.outcome is not None]
+        return [outcome for level in reversed(self._levels) for place in level for outcome in place.all()]
 
 
-def _handles(places: list[Place]) -> tuple[Handle, ...] | None:
+def _outcomes(places: list[Place]) -> tuple[Outcome, ...] | None:
     """
-    The handles of C{places}, or C{None} as long as one is missing.
+    What is in C{places}, or C{None} as long as one is empty.
     """
-    handles = tuple(place.outcome.handle for place in places if place.outcome is not None)
-    return handles if len(handles) == len(places) else None
+    outcomes = []
+    for place in places:
+        if place.outcome is None:
+            return None
+        outcomes.append(place.outcome)
+    return tuple(outcomes)
 
 
 @dataclass
 class _Kept:
     """
-    A partial and the attempts that it covers as long as it can be lost.
+    A partial that can be lost, and the attempts that it covers.
     """
 
     outcome: Outcome
@@ -139,6 +172,8 @@ class Bag:
 
     def __init__(self) -> None:
         self._kept: dict[Handle, _Kept] = {}
+        self._secure: dict[Handle, Outcome] = {}
+        self._folding: dict[Place, None] = {}
 
     def add(self, attempt: MapAttempt, outcome: Outcome, tally: Tally) -> None:
         """
@@ -153,44 +188,73 @@ class Bag:
         """
         What came of a fold.
         """
-        self._kept[outcome.handle] = _Kept(outcome)
+        del self._folding[place]
+        self._secure[outcome.handle] = outcome
 
     def secure(self, handle: Handle) -> list[MapAttempt]:
         """
         The partial can't be lost any more. The attempts whose records it covers: they will not be needed again.
         """
-        kept = self._kept.get(handle)
+        kept = self._kept.pop(handle, None)
         if kept is None:
             return []
-        kept.outcome = replace(kept.outcome, secure=True)
-        covers, kept.covers = kept.covers, []
-        return covers
+        self._secure[handle] = kept.outcome
+        return kept.covers
 
     def lose(self, handle: Handle) -> tuple[list[MapAttempt], Tally]:
         """
         The partial is gone. The attempts that have to be made again, and what they had added up to.
         """
-        kept = self._kept.get(handle)
-        if kept is None or kept.outcome.secure:
-            return [], Tally()
-        del self._kept[handle]
-        return kept.covers, kept.tally
+        kept = self._kept.pop(handle, None)
+        return ([], Tally()) if kept is None else (kept.covers, kept.tally)
 
     def due(self) -> Iterator[Fold]:
         """
         Take out what should be folded now: what is secure, where that is much.
         """
-        secure = [handle for handle, kept in self._kept.items() if kept.outcome.secure]
-        if len(secure) >= FAN_IN:
-            for handle in secure:
-                del self._kept[handle]
-            yield Fold(tuple(secure), Place(1))
+        if len(self._secure) >= FAN_IN:
+            fold = _fold_of(tuple(self._secure.values()))
+            self._secure.clear()
+            self._folding[fold.place] = None
+            yield fold
 
     def all(self) -> list[Outcome]:
         """
         What there is.
         """
-        return [kept.outcome for kept in self._kept.values()]
+        kept = [kept.outcome for kept in self._kept.values()]
+        return [*kept, *self._secure.values(), *(outcome for place in self._folding for outcome in place.all())]
 
 
 Partials = Tree | Bag
+
+
+class Last:
+    """
+    The last fold: one attempt, or one for each partition.
+    """
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        self._open = {id: number for number, id in enumerate(ids)}
+        self._handles: list[Handle] = [None] * len(self._open)
+
+    def __contains__(self, id: int) -> bool:
+        return id in self._open
+
+    def again(self, id: int, new: int) -> None:
+        """
+        Attempt C{new} takes the place of attempt C{id}.
+        """
+        self._open[new] = self._open.pop(id)
+
+    def put(self, id: int, handle: Handle) -> None:
+        """
+        What came of an attempt.
+        """
+        self._handles[self._open.pop(id)] = handle
+
+    def handles(self) -> tuple[Handle, ...] | None:
+        """
+        What came of all of them, or C{None} as long as one is under way.
+        """
+        return None if self._open else tuple(self._handles)

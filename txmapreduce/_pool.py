@@ -5,32 +5,25 @@ Each L{Slot} has one child and at most two tickets: the one that runs and the ne
 Clients (the runs) queue tickets; the pool takes from the one that has the fewest under way, so runs share fairly.
 
 A child that dies takes its running ticket with it and its client hears of that; a ticket that had not begun goes back
-to the front of its client's queue. A child that dies before it says hello is nobody's fault but costs time: the next
-start waits longer each time, and after L{MAX_FAILED_STARTS} in a row everybody waiting is told that there are no
-workers.
+to the front of its client's queue. A child that dies before it is ready (it says hello, then runs the initializer) is
+nobody's fault but costs time: the next start waits longer each time, and after L{MAX_FAILED_STARTS} in a row everybody
+waiting is told that there are no workers.
 """
 
 from __future__ import annotations
 
-import os
-import pickle
-import sys
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
-from ._messages import VERSION, Define, Forget, Hello, Message, Surroundings
+from ._messages import VERSION, Define, Done, Failed, Forget, Hello, Message, Surroundings
 from ._process import Child, Death
-from ._slots import Client, Settings, Slot, Ticket
+from ._slots import Client, Settings, Slot, Ticket, surroundings
 from ._worker import SETUP_RUN
 from .errors import BackendUnavailable, ProtocolError
 
-__all__ = ["Client", "Pool", "Settings", "Slot", "Ticket"]
-
-_log = Logger()
+__all__ = ["Client", "Pool", "Settings", "Slot", "Ticket", "surroundings"]
 
 DEPTH = 2
 """Tickets per slot: one runs while the next one waits in the pipe."""
@@ -105,7 +98,9 @@ class Pool:
             if slot.queue and slot.queue[0].abandoned:
                 self.kill(slot)
             elif slot.defined.pop(client.run, 0):
+                slot.surroundings = b""  # its functions may have changed the working directory, or more
                 slot.child.send(Forget(client.run))
+                self._let_go(slot)
         self._check_closed()
         self.dispatch()
 
@@ -117,8 +112,10 @@ class Pool:
 
     def kill(self, slot: Slot) -> None:
         """
-        End a slot's child at once.
+        End a slot's child at once, because of the ticket that it runs.
         """
+        slot.closing = True
+        slot.condemned = slot.queue[0] if slot.queue else None
         slot.child.kill()
 
     def dispatch(self) -> None:
@@ -129,6 +126,8 @@ class Pool:
             slot = self._free_slot()
             if slot is None:
                 return
+            if not client.waiting:  # it has just been told that there are no workers
+                continue
             ticket = client.waiting.popleft()
             messages = client.prepare(ticket, slot)
             if not messages:
@@ -161,11 +160,12 @@ class Pool:
         """
         A child with nothing to do, or a new one, or one with a single ticket.
         """
-        usable = [slot for slot in self._slots if not slot.closing]
+        limit = self._settings.max_tasks_per_child
+        usable = [slot for slot in self._slots if not slot.closing and (limit is None or slot.tasks < limit)]
         best = min(usable, key=lambda slot: len(slot.queue), default=None)
         if best is not None and not best.queue:
             return best
-        if len(usable) < self._settings.max_workers and (slot := self._new_slot()) is not None:
+        if len(self._slots) < self._settings.max_workers and (slot := self._new_slot()) is not None:
             return slot
         return best if best is not None and len(best.queue) < DEPTH else None
 
@@ -176,7 +176,7 @@ class Pool:
             return None
         try:
             child = self._start(self._reactor, self._settings.env, self)
-        except OSError as error:
+        except (OSError, TypeError, ValueError) as error:  # also for an environment that can't be passed on
             self._last_words = f"no process could be started: {error}"
             self._start_failed()
             return None
@@ -189,8 +189,14 @@ class Pool:
         return slot
 
     def _too_late(self, slot: Slot) -> None:
-        self._last_words = f"worker {slot.child.pid} did not say hello within {HELLO_WITHIN:g} s"
-        self.kill(slot)
+        self._refuse(slot, f"worker {slot.child.pid} did not say hello within {HELLO_WITHIN:g} s")
+
+    def _refuse(self, slot: Slot, why: str) -> None:
+        """
+        A child that can't become ready: its start has failed.
+        """
+        slot.refused = why
+        slot.child.kill()
 
     def surround(self, slot: Slot, data: bytes) -> None:
         """
@@ -210,19 +216,30 @@ class Pool:
             return
         run = getattr(message, "run", SETUP_RUN)
         if run == SETUP_RUN:
-            self._last_words = f"{getattr(message, 'message', '')}\n{getattr(message, 'traceback', '')}"
+            self._set_up(slot, message)
         elif (client := self._clients.get(run)) is not None:
             client.said(slot, message)
 
     def _greeted(self, slot: Slot, message: Hello) -> None:
-        slot.stop_timer()
+        if not slot.closing:
+            slot.stop_timer()
         if message.version != VERSION:
-            self._last_words = f"the worker speaks version {message.version} of the protocol, this process {VERSION}"
-            self.kill(slot)
-            return
+            self._refuse(slot, f"the worker speaks version {message.version} of the protocol, not {VERSION}")
+        elif self._settings.setup is None:
+            self._ready(slot)
+
+    def _set_up(self, slot: Slot, message: Message) -> None:
+        if isinstance(message, Failed):
+            self._refuse(slot, f"the initializer raised {message.message}\n{message.traceback}")
+        elif isinstance(message, Done):
+            self._ready(slot)
+
+    def _ready(self, slot: Slot) -> None:
         slot.greeted = True
         if slot.queue:
             slot.queue[0].client.began(slot.queue[0])
+        else:
+            self._at_rest(slot)
 
     def answered(self, slot: Slot, id: int) -> Ticket:
         """
@@ -271,16 +288,18 @@ class Pool:
             self._idle_check = self._reactor.callLater(max(1.0, min(rest)), self._end_idle)
 
     def _retire(self, slot: Slot) -> None:
-        for run in list(slot.keeps):
+        for run in slot.keeps & self._clients.keys():
             self._clients[run].retire(slot)
-        if not slot.keeps:
-            self._close_child(slot)
+        self._let_go(slot)
 
     def handed_over(self, slot: Slot, run: int) -> None:
         """
         The child keeps nothing more for the run.
         """
         slot.keeps.discard(run)
+        self._let_go(slot)
+
+    def _let_go(self, slot: Slot) -> None:
         if slot.closing and not slot.keeps and not slot.queue:
             self._close_child(slot)
 
@@ -296,20 +315,19 @@ class Pool:
         slot = self._slot_of(child)
         self._slots.remove(slot)
         slot.stop_timer()
-        tickets = list(slot.queue)
-        slot.queue.clear()
-        guilty = tickets.pop(0) if tickets and slot.greeted else None
-        for ticket in reversed(tickets):
-            if not ticket.abandoned:
+        guilty = slot.guilty()
+        for ticket in reversed(slot.queue):
+            if ticket is not guilty and not ticket.abandoned:
                 ticket.slot = None
                 ticket.client.waiting.appendleft(ticket)
+        slot.queue.clear()
         for run in sorted(slot.keeps):
             if run in self._clients:
                 self._clients[run].vanished(slot)
         if guilty is not None and not guilty.abandoned:
             guilty.client.broke(guilty, slot, death)
         if not slot.greeted and not slot.closing:
-            self._last_words = self._last_words or death.stderr or f"worker {death.pid} ended before it was ready"
+            self._last_words = slot.refused or death.stderr or f"worker {death.pid} ended before it was ready"
             self._start_failed()
         self._check_closed()
         self.dispatch()
@@ -358,8 +376,10 @@ class Pool:
         done = self.close()
         for client in list(self._clients.values()):
             client.unavailable(BackendUnavailable("the pool was closed while the run was under way"))
+        self._clients.clear()  # also those that had nothing under way and so did not notice
         for slot in list(self._slots):
             self.kill(slot)
+        self._check_closed()
         return done
 
     def _check_closed(self) -> None:
@@ -376,22 +396,3 @@ class Pool:
             waiting, self._closed = self._closed, []
             for done in waiting:
                 done.callback(None)
-
-
-def surroundings() -> bytes:
-    """
-    What workers take over from this process: import path, arguments, working directory and warnings filters.
-    """
-    try:
-        cwd = os.getcwd()
-    except OSError:  # it has been removed; the workers stay where they are
-        cwd = "."
-    facts: dict[str, Any] = {"path": list(sys.path), "argv": list(getattr(sys, "argv", [])), "cwd": cwd}
-    return pickle.dumps({**facts, "filters": [entry for entry in warnings.filters if _can_travel(entry)]})
-
-
-def _can_travel(entry: Any) -> bool:
-    """
-    Whether a warnings filter can be sent: its category may be a class that workers can't import.
-    """
-    return getattr(entry[2], "__module__", None) == "builtins"

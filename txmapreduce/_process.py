@@ -3,7 +3,8 @@ One child process: its pipes, its messages, its output, its death.
 
 A child is dead when the system says so (C{processExited}, or its pidfd) or when its result pipe ends: the first of them
 counts, since each can be missing. What was complete in the result pipe by then is still delivered, then
-L{ChildOwner.died} is called, once, last.
+L{ChildOwner.died} is called, once, last, in a turn of its own: what the owner opens then must not get the number of a
+descriptor whose events this turn has still to work off.
 
 What it prints comes back line by line into the log, tagged with the worker and the chunk that it was running.
 """
@@ -20,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from struct import Struct
 from typing import Any, Protocol, cast
 
 from twisted.internet import error as terror
@@ -41,6 +43,10 @@ _BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(chr(0x1f)); from txmapr
 
 _LINE_LIMIT = 8192
 _TAIL = 4096
+_READ = 8192
+"""Bytes that Twisted takes from a process's pipe at a time."""
+
+_NOTE = Struct("3q")
 _EXIT_GRACE = 0.5
 """Seconds that a child whose result pipe has ended may take until the system says how it ended."""
 
@@ -134,17 +140,19 @@ class Child:
         self._garbage: ProtocolError | None = None
         self._grace: Any = None
         self.output = {fd: _Lines(partial(self._print, name)) for fd, name in ((1, "stdout"), (2, "stderr"))}
-        self._note = _Note()
         task_r, task_w, result_r, result_w = open_pipes()
+        theirs, ours = [task_r, result_w], [task_w, result_r]
         try:
+            self._note = _Note()
+            theirs.append(self._note.fd)
             self._process = self._spawn(env, {3: task_r, 4: result_w, 5: self._note.fd})
         except BaseException:
-            self._note.close()
-            os.close(task_w)
-            os.close(result_r)
+            theirs += ours
+            if len(theirs) > 4:
+                self._note.close()
             raise
         finally:
-            for fd in (task_r, result_w, self._note.fd):
+            for fd in theirs:
                 os.close(fd)
         self.pid: int = self._process.pid
         self._writer = TaskPipe(reactor, task_w, self._pipe_ended)
@@ -156,7 +164,7 @@ class Child:
         if not sys.executable:
             raise OSError(errno.ENOENT, "this Python does not know its own executable (sys.executable is empty)")
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        path = chr(0x1F).join(sys.path)
+        path = chr(0x1F).join(map(str, sys.path))
         args = [sys.executable, *flags, "-c", _BOOT, path]
         with open(os.devnull, "rb") as nothing:
             child_fds: dict[int, Any] = {0: nothing.fileno(), 1: "r", 2: "r", **fds}
@@ -177,7 +185,16 @@ class Child:
         """
         The number of the chunk that it was running when it last wrote it down.
         """
-        return self._note.chunk
+        number = self._note.read()[0]
+        return None if number == NO_CHUNK else number
+
+    @property
+    def began(self) -> tuple[int, int]:
+        """
+        The run and the task that it took up last; task 0 while it loads what the run needs.
+        """
+        _, run, task = self._note.read()
+        return run, task
 
     def send(self, message: Message) -> None:
         """
@@ -187,7 +204,7 @@ class Child:
 
     def close(self) -> None:
         """
-        Send nothing more: it ends when it has answered what it has.
+        Send nothing more: it ends when it has answered what it has, for which it gets a moment.
         """
         self._writer.finish()
 
@@ -223,8 +240,14 @@ class Child:
         self._grace = self._reactor.callLater(_EXIT_GRACE, self._give_up)
 
     def _give_up(self) -> None:
-        self._grace = None
+        """
+        It has had its time. That it was killed is told soon, or else nobody tells.
+        """
         self.kill()
+        self._grace = self._reactor.callLater(_EXIT_GRACE, self._vanished)
+
+    def _vanished(self) -> None:
+        self._grace = None
         self._die()
 
     def _reap(self) -> None:
@@ -240,9 +263,11 @@ class Child:
 
     def exited(self, status: BaseException) -> None:
         """
-        Twisted has collected it.
+        Twisted has collected it, just now: its number still stands for its group, and what it forked ends with it.
         """
         self._status = status
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, 9)
         if not self.dead:
             self._die()
 
@@ -270,8 +295,8 @@ class Child:
             stderr=self.output[2].tail.decode("utf-8", "replace"),
             garbage=self._garbage,
         )
-        self._owner.died(self, death)
         self._note.close()
+        self._reactor.callLater(0, self._owner.died, self, death)
 
     def _collect_output(self) -> None:
         """
@@ -279,9 +304,9 @@ class Child:
         """
         for fd in (1, 2):
             pipe = self._process.pipes.get(fd)
-            while pipe is not None and pipe.fileno() >= 0 and bytes_waiting(pipe.fileno()):
-                if pipe.doRead() is not None:
-                    break
+            left = bytes_waiting(pipe.fileno()) if pipe is not None and pipe.fileno() >= 0 else 0
+            while left > 0 and pipe.doRead() is None:
+                left -= _READ
             self.output[fd].end()
             if pipe is not None:
                 self._process.closeChildFD(fd)
@@ -289,8 +314,8 @@ class Child:
 
 class _Note:
     """
-    A page of memory that the child writes and this process reads, even after the child's death. It is a file without a
-    name, so nothing stays behind.
+    A page of memory that the child writes and this process reads, even after the child's death: the numbers of a chunk,
+    a run and a task. It is a file without a name, so nothing stays behind.
     """
 
     def __init__(self) -> None:
@@ -301,24 +326,23 @@ class _Note:
                 self.fd = os.dup(file.fileno())
         try:
             os.ftruncate(self.fd, mmap.PAGESIZE)
-            self._memory = mmap.mmap(self.fd, mmap.PAGESIZE)
+            memory = mmap.mmap(self.fd, mmap.PAGESIZE)
         except BaseException:
             os.close(self.fd)
             raise
-        self._numbers = memoryview(self._memory).cast("q")
-        self._numbers[0] = NO_CHUNK
+        memory[: _NOTE.size] = _NOTE.pack(NO_CHUNK, 0, 0)
+        self._memory: mmap.mmap | bytes = memory
 
-    @property
-    def chunk(self) -> int | None:
+    def read(self) -> tuple[int, ...]:
         """
-        The number of the chunk that the child was running when it last wrote it down.
+        What the child wrote down last: chunk, run and task.
         """
-        number = self._numbers[0]
-        return None if number == NO_CHUNK else number
+        return _NOTE.unpack(self._memory[: _NOTE.size])
 
     def close(self) -> None:
         """
-        Let go of the memory.
+        Let go of the memory, but remember what stood there.
         """
-        self._numbers.release()
-        self._memory.close()
+        memory, self._memory = self._memory, self._memory[: _NOTE.size]
+        if isinstance(memory, mmap.mmap):
+            memory.close()

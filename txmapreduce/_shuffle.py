@@ -86,9 +86,7 @@ class ByKey(Aggregate):
         return acc
 
     def merge(self, a: dict[Any, Any], b: dict[Any, Any]) -> dict[Any, Any]:
-        if not a:
-            return b
-        return self.add_many(a, b.items())
+        return self.add_many(a, b.items()) if a else b.copy()
 
 
 class ByKeyAggregate(Aggregate):
@@ -113,9 +111,9 @@ class ByKeyAggregate(Aggregate):
         return acc
 
     def merge(self, a: dict[Any, Any], b: dict[Any, Any]) -> dict[Any, Any]:
-        merge = self.aggregate.merge
+        zero, merge = self.aggregate.zero, self.aggregate.merge
         for key, other in b.items():
-            a[key] = merge(a[key], other) if key in a else other
+            a[key] = merge(a[key] if key in a else zero(), other)
         return a
 
     def finish(self, acc: dict[Any, Any]) -> dict[Any, Any]:
@@ -146,24 +144,22 @@ class Group(Aggregate):
         return self.add_many(acc, [value])
 
     def add_many(self, acc: dict[Any, list[Any]], values: Iterable[tuple[Any, Any]]) -> dict[Any, list[Any]]:
-        groups: dict[Any, list[Any]] = {}
+        groups = acc if self.combiner is None else {}
         for key, value in values:
             if key in groups:
                 groups[key].append(value)
             else:
                 groups[key] = [value]
-        if self.combiner is not None:
-            groups = {key: list(self.combiner(key, iter(group))) for key, group in groups.items()}
-        return self.merge(acc, groups)
+        if self.combiner is None:
+            return acc
+        return self.merge(acc, {key: list(self.combiner(key, iter(group))) for key, group in groups.items()})
 
     def merge(self, a: dict[Any, list[Any]], b: dict[Any, list[Any]]) -> dict[Any, list[Any]]:
-        if not a:
-            return b
         for key, values in b.items():
             if key in a:
                 a[key].extend(values)
             else:
-                a[key] = values
+                a[key] = list(values)
         return a
 
     def finish(self, acc: dict[Any, list[Any]]) -> list[Any]:

@@ -4,6 +4,10 @@ What a pool deals with: its settings, its slots, and the runs that are its clien
 
 from __future__ import annotations
 
+import os
+import pickle
+import sys
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +17,7 @@ from ._messages import Message
 from ._process import Child, Death
 from .errors import BackendUnavailable
 
-__all__ = ["Client", "Settings", "Slot", "Ticket"]
+__all__ = ["Client", "Settings", "Slot", "Ticket", "surroundings"]
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,15 @@ class Client(Protocol):
 @dataclass(eq=False)
 class Ticket:
     """
-    A task on its way through the pool. C{abandoned}: its client is no longer interested.
+    A task on its way through the pool. C{abandoned}: its client is no longer interested. C{spared}: a child died before
+    it had taken this up, so it went to another one for free, which happens once.
     """
 
     id: int
     client: Client
     slot: Slot | None = None
     abandoned: bool = False
+    spared: bool = False
 
 
 @dataclass(eq=False)
@@ -96,6 +102,10 @@ class Slot:
     @ivar queue: its tickets, the running one first.
     @ivar defined: how many definitions of each run it has.
     @ivar keeps: the runs for which it keeps something.
+    @ivar greeted: its child is ready: it said hello, and the initializer has run.
+    @ivar refused: why its child can't become ready.
+    @ivar closing: it gets no more tickets.
+    @ivar condemned: the ticket because of which its child was killed.
     """
 
     child: Child
@@ -104,10 +114,27 @@ class Slot:
     keeps: set[int] = field(default_factory=set)
     surroundings: bytes = b""
     greeted: bool = False
+    refused: str = ""
     closing: bool = False
+    condemned: Ticket | None = None
     tasks: int = 0
     idle_since: float = 0.0
     timer: Any = None
+
+    def guilty(self) -> Ticket | None:
+        """
+        The ticket that is to blame for the child's death: the one that it had taken up, if any.
+        """
+        if not self.queue or not self.greeted:
+            return None
+        head = self.queue[0]
+        if self.condemned is not None:
+            return head if head is self.condemned else None
+        run, task = self.child.began
+        if head.spared or (run == head.client.run and task in (head.id, 0)):
+            return head
+        head.spared = True
+        return None
 
     def stop_timer(self) -> None:
         """
@@ -116,3 +143,22 @@ class Slot:
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
         self.timer = None
+
+
+def surroundings() -> bytes:
+    """
+    What workers take over from this process: import path, arguments, working directory and warnings filters.
+    """
+    try:
+        cwd = os.getcwd()
+    except OSError:  # it has been removed; the workers stay where they are
+        cwd = "."
+    facts: dict[str, Any] = {"path": list(sys.path), "argv": list(getattr(sys, "argv", [])), "cwd": cwd}
+    return pickle.dumps({**facts, "filters": [entry for entry in warnings.filters if _can_travel(entry)]})
+
+
+def _can_travel(entry: Any) -> bool:
+    """
+    Whether a warnings filter can be sent: its category may be a class that workers can't import.
+    """
+    return getattr(entry[2], "__module__", None) == "builtins"

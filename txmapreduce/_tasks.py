@@ -10,11 +10,11 @@ With C{hold} a runner keeps folding into the same accumulator across tasks until
 
 from __future__ import annotations
 
+import copy
 import enum
 import functools
 import operator
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
@@ -38,13 +38,6 @@ class Empty(enum.Enum):
 
 
 EMPTY = Empty.EMPTY
-_STAGES = {
-    "map": "the mapper raised in",
-    "fold": "the reduce function raised in",
-    "load": "the worker could not load what it needs for",
-    "result": "the worker could not send back the result of",
-    "start": "the initializer raised before",
-}
 _TEXT_LIMIT = 500
 """Characters of a bad record that are kept for the report."""
 
@@ -77,7 +70,8 @@ class Reduce(Aggregate):
         return a if b is EMPTY else self.add(a, b)
 
     def finish(self, acc: Any) -> Any:
-        return acc if self.initial is EMPTY else self.merge(self.initial, acc)
+        # A copy, since C{op} may change its first operand, and there may be another finish: of a partial, of a retry.
+        return acc if self.initial is EMPTY else self.merge(copy.deepcopy(self.initial), acc)
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ class Program:
     What a worker has to know to run the tasks of one job.
 
     @ivar pairs: the mapper gives C{(key, value)} pairs, which are flattened.
-    @ivar isolate: fold every task by itself first, because the run may go on after a task that failed midway.
+    @ivar isolate: hold nothing from task to task, because the run may go on after a task that failed midway.
     """
 
     mapper: Callable[[Any], Any]
@@ -157,6 +151,7 @@ class _Progress:
         self._done = 0
         self._batch = 0
         self._records: Iterator[Any] = iter(())
+        self._through = True
 
     def begin(self, records: Sequence[Any]) -> Iterator[Any]:
         """
@@ -165,7 +160,23 @@ class _Progress:
         self._done += self._batch
         self._batch = len(records)
         self._records = iter(records)
+        self._through = False
         return self._records
+
+    def map(self, mapper: Callable[[Any], Any]) -> Iterator[Any]:
+        """
+        The built-in C{map} over the records, but a StopIteration of the mapper's is an error and not their end.
+        """
+        return chain(map(mapper, chain(self._records, self._reached_end())), self._checked_end())
+
+    def _reached_end(self) -> Iterator[Any]:
+        self._through = True
+        yield from ()
+
+    def _checked_end(self) -> Iterator[Any]:
+        if not self._through:
+            raise RuntimeError("the mapper raised StopIteration")
+        yield from ()
 
     @property
     def position(self) -> int:
@@ -203,24 +214,21 @@ class Runner:
         @raise TaskError: the user's code raised, or exited.
         """
         context, progress = self._context, _Progress()
+        hold = task.hold and not self.program.isolate
         skipped: list[tuple[int, str]] = []
-        context.attempt = task.attempt
-        context.index = task.first
-        context.counters.clear()
-        context.status_text = ""
+        context.begin(task.first, task.attempt)
         _context.enter(context)
         begun = time.perf_counter()
         try:
-            partial = self._fold_chunks(task, source, progress, skipped)
+            partial = self._fold_chunks(task, source, hold, progress, skipped)
         except BaseException as error:
-            if not self.program.isolate:
-                self._held.clear()  # the failed task may have left half of its values in there
+            self._held.clear()  # the failed task may have left half of its values in there
             raise TaskError(context.index, progress.position, "map") from error
         finally:
             _context.leave()
         return Outcome(
-            partial=EMPTY if task.hold else partial,
-            held=task.hold,
+            partial=EMPTY if hold else partial,
+            held=hold,
             records=progress.total,
             size=len(partial) if isinstance(partial, Sized) else 1,
             seconds=time.perf_counter() - begun,
@@ -235,19 +243,18 @@ class Runner:
         self,
         task: MapTask,
         source: Sequence[Any] | Split,
+        hold: bool,
         progress: _Progress,
         skipped: list[tuple[int, str]],
     ) -> Any:
         aggregate, context, note = self.program.aggregate, self._context, self._note
-        go_on = task.hold and self._held and not self.program.isolate
-        acc = self._held.pop() if go_on else aggregate.zero()
+        acc = self._held.pop() if hold and self._held else aggregate.zero()
         values, chunks = self._plan(task, source)
         for index, records in chunks:
-            context.index = index
-            note[0] = index
+            context.index = note[0] = index
             acc = aggregate.add_many(acc, values(progress.begin(records), progress, skipped))
-        if task.hold:
-            self._held[:] = [aggregate.merge(self._held[0], acc) if self._held else acc]
+        if hold:
+            self._held.append(acc)
         return acc
 
     def _plan(
@@ -300,48 +307,6 @@ class Runner:
         return split(acc, npartitions) if self.program.pairs else [acc]
 
 
-def class_names(error: BaseException) -> tuple[str, ...]:
-    """
-    The full names of an exception's class and its bases, which tell its kind where the class itself can't.
-    """
-    return tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
-
-
-def traceback_text(error: BaseException) -> str:
-    """
-    The traceback of the user's C{error}, from the user's first line on.
-    """
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(__package__ + "."):
-        trace = trace.tb_next
-    try:
-        return "".join(traceback.format_exception(type(error), error, trace))
-    except Exception as problem:  # an exception may fail to give its own text
-        return f"{type(error).__name__} (it has no text: {type(problem).__name__})\n"
-
-
-def error_text(error: BaseException) -> str:
-    """
-    The class and the text of an exception, in one line.
-    """
-    try:
-        text = str(error)
-    except Exception as problem:
-        text = f"it has no text: {type(problem).__name__}"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def failure_text(stage: str, chunk: int, record: int, attempt: int, pid: int | None, error: str) -> str:
-    """
-    One line that says what raised, where.
-    """
-    where = f"chunk {chunk}" if chunk >= 0 else "a reduce task"
-    if record >= 0:
-        where = f"record {record} of {where}"
-    who = "" if pid is None else f", worker {pid}"
-    return f"{_STAGES[stage]} {where} (attempt {attempt}{who}): {error}"
-
-
 def _all_values(
     mapper: Callable[[Any], Any],
     batched: bool,
@@ -353,7 +318,7 @@ def _all_values(
     """
     The values of all C{records}, at C speed around the user's function.
     """
-    values: Iterable[Any] = mapper(list(records)) if batched else map(mapper, records)
+    values: Iterable[Any] = mapper(list(records)) if batched else progress.map(mapper)
     for _ in range(flatten):
         values = chain.from_iterable(values)
     return values

@@ -2,7 +2,8 @@
 The child process: reads tasks from one pipe, runs them, writes what they gave to another. It never imports Twisted.
 
     - Descriptor 3 brings messages, descriptor 4 takes them; 0, 1 and 2 belong to the user's code. Descriptor 5 is the
-      note: eight bytes of shared memory with the number of the chunk that is running, which outlive this process.
+      note: some shared memory with the numbers of the chunk, the run and the task that are running, which outlives this
+      process.
     - Everything happens on one thread, in the order in which it was sent. A second thread does nothing but wait for the
       end of the task pipe, so that this process ends with the coordinator even while the user's code runs.
     - Whatever the user's code raises is an answer. Only when it ends the process does the process end.
@@ -19,11 +20,13 @@ import select
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from ._codec import Codec
+from ._failures import class_names, error_text, traceback_text
 from ._frames import Decoder, encode
 from ._messages import (
     NO_CHUNK,
@@ -42,7 +45,7 @@ from ._messages import (
     Surroundings,
 )
 from ._shuffle import pieces
-from ._tasks import MapTask, Outcome, Runner, TaskError, class_names, error_text, traceback_text
+from ._tasks import MapTask, Runner, TaskError
 from .errors import ProtocolError
 
 __all__ = ["SETUP_RUN", "main"]
@@ -53,6 +56,8 @@ SETUP_RUN = 0
 _DOWN = (Surroundings, Define, Map, Fold, HandOver, Forget)
 _PR_SET_PDEATHSIG = 1
 _IOVECS = 512
+_LAST_MOMENT = 0.5
+"""Seconds from the end of the task pipe to the end of this process, whatever the user's code does."""
 
 
 class _Run:
@@ -135,6 +140,7 @@ class Worker:
         if message.run == SETUP_RUN:
             self._initialize(message.buffers[0])
             return
+        self._note_down(NO_CHUNK, message.run, 0)
         run = self._runs.get(message.run)
         if run is None:
             run = self._runs[message.run] = _Run(self._note)
@@ -150,11 +156,19 @@ class Worker:
         except BaseException as error:
             self._fail(SETUP_RUN, 0, TaskError(NO_CHUNK, NO_CHUNK, "start"), error, Codec())
             sys.exit(1)
+        self._flush()
+        self.send(Done(SETUP_RUN, 0, False, 0, 0, 0.0, (), ()))
+
+    def _note_down(self, chunk: int, run: int, task: int) -> None:
+        """
+        Leave word of what is begun now.
+        """
+        self._note[0], self._note[1], self._note[2] = chunk, run, task
 
     def _map(self, message: Map) -> None:
         run = self._runs[message.run]
         codec = run.codec
-        self._note[0] = message.first
+        self._note_down(message.first, message.run, message.task)
         try:
             runner = run.ready()
             source = _loaded(codec, message)
@@ -165,27 +179,32 @@ class Worker:
         except TaskError as error:
             self._fail(message.run, message.task, error, error.__cause__, codec)
             return
-        self._flush()
-        self._done(message, outcome, lengths, buffers)
-
-    def _done(self, message: Map, outcome: Outcome, lengths: tuple[int, ...], buffers: tuple[Buffer, ...]) -> None:
-        self.send(
-            Done(
-                message.run,
-                message.task,
-                outcome.held,
-                outcome.records,
-                outcome.size,
-                outcome.seconds,
-                lengths,
-                (*buffers, *outcome.report.encoded()),
-            )
+        done = Done(
+            message.run,
+            message.task,
+            outcome.held,
+            outcome.records,
+            outcome.size,
+            outcome.seconds,
+            lengths,
+            (*buffers, *outcome.report.encoded()),
         )
+        self._give(done, message.task, message.first, codec)
+
+    def _give(self, answer: Done | Parts, task: int, chunk: int, codec: Codec) -> None:
+        """
+        Send what came of a task. Where it is over a limit, say so.
+        """
+        self._flush()
+        try:
+            self.send(answer)
+        except ProtocolError as error:
+            self._fail(answer.run, task, TaskError(chunk, NO_CHUNK, "result"), error, codec)
 
     def _fold(self, message: Fold) -> None:
         run = self._runs[message.run]
         codec = run.codec
-        self._note[0] = NO_CHUNK
+        self._note_down(NO_CHUNK, message.run, message.task)
         try:
             runner = run.ready()
             partials = (codec.loads(part) for part in cut(message.buffers, message.lengths))
@@ -195,8 +214,7 @@ class Worker:
         except TaskError as error:
             self._fail(message.run, message.task, error, error.__cause__, codec)
             return
-        self._flush()
-        self.send(Done(message.run, message.task, False, 0, 1, 0.0, lengths, buffers))
+        self._give(Done(message.run, message.task, False, 0, 1, 0.0, lengths, buffers), message.task, NO_CHUNK, codec)
 
     def _hand_over(self, message: HandOver) -> None:
         run = self._runs[message.run]
@@ -206,7 +224,7 @@ class Worker:
         except TaskError as error:
             self._fail(message.run, 0, error, error.__cause__, run.codec)
             return
-        self.send(Parts(message.run, sum(map(_size, parts)), lengths, buffers))
+        self._give(Parts(message.run, sum(map(_size, parts)), lengths, buffers), 0, NO_CHUNK, run.codec)
 
     def _fail(self, run: int, task: int, where: TaskError, error: BaseException | None, codec: Codec) -> None:
         """
@@ -337,14 +355,15 @@ def _die_with_parent(parent: int) -> None:
 
 def _watch(fd: int) -> None:
     """
-    Wait until nobody can write to the task pipe any more, then end at once.
+    Wait until nobody can write to the task pipe any more. The main thread sees that, too, and ends this process in the
+    usual way, unless the user's code keeps it busy: so that gets a moment, no more.
     """
     poll = select.poll()
     poll.register(fd, 0)  # no events asked for: only a hang-up is told
-    while True:
-        for _, event in poll.poll():
-            if event & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
-                os._exit(1)
+    while not any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll()):
+        pass
+    time.sleep(_LAST_MOMENT)
+    os._exit(1)
 
 
 def _own_group() -> None:

@@ -27,7 +27,6 @@ import heapq
 import math
 import operator
 import random
-from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from numbers import Rational, Real
 from sys import maxsize
 from typing import Any, ClassVar
 
+from ._aggregate import Aggregate, FewValues
 from ._context import current_task
 from .errors import BadInput
 
@@ -44,54 +44,6 @@ __all__ = ["Aggregate", "Collect", "Counts", "Distinct", "Max", "Mean", "Min", "
 
 _SLICE = 10_000
 """Values that are held at once where they have to be gone through twice."""
-
-
-class Aggregate(ABC):
-    """
-    How to fold values into an accumulator, which can be anything that pickles. Aggregates are sent to workers, so they
-    have to pickle too, and they keep nothing of a run in themselves.
-
-    L{add}, L{add_many} and L{merge} return the accumulator to go on with. They may change the one that they are given
-    first (C{acc}, C{a}) and return that; nobody uses it any more. They never change C{b}, nor keep a part of it that
-    a later call would change.
-
-    @cvar ordered: whether accumulators have to be merged in input order. C{False} lets a worker go on folding into one
-        accumulator across chunks that are no neighbours, which is faster. C{True} by default, which is always right.
-    """
-
-    ordered: bool = True
-
-    @abstractmethod
-    def zero(self) -> Any:
-        """
-        The accumulator of no values: a fresh one at each call.
-        """
-
-    @abstractmethod
-    def add(self, acc: Any, value: Any) -> Any:
-        """
-        C{acc} and one more value.
-        """
-
-    def add_many(self, acc: Any, values: Iterable[Any]) -> Any:
-        """
-        C{acc} and more values, in their order. C{values} may be an iterator: it is gone through once, to its end.
-        """
-        for value in values:
-            acc = self.add(acc, value)
-        return acc
-
-    @abstractmethod
-    def merge(self, a: Any, b: Any) -> Any:
-        """
-        The accumulator of the values in C{a}, and then of those in C{b}.
-        """
-
-    def finish(self, acc: Any) -> Any:
-        """
-        The result. By default, that is the accumulator itself.
-        """
-        return acc
 
 
 class _Missing(Enum):
@@ -103,21 +55,6 @@ class _Missing(Enum):
 
 _MISSING = _Missing.MISSING
 """No value, where C{None} would be one."""
-
-
-class _FewValues(Aggregate):
-    """
-    The base of those whose accumulator is a tuple or list of values: merging is adding them.
-    """
-
-    def zero(self) -> Any:
-        return ()
-
-    def add(self, acc: Any, value: Any) -> Any:
-        return self.add_many(acc, (value,))
-
-    def merge(self, a: Any, b: Any) -> Any:
-        return self.add_many(a, b)
 
 
 @dataclass(frozen=True)
@@ -148,7 +85,7 @@ class Counts(Aggregate):
 
 
 @dataclass(frozen=True)
-class Sum(_FewValues):
+class Sum(FewValues):
     """
     C{sum(values, start)}, for all that C{+} goes with but C{str}. Integers are exact.
 
@@ -158,21 +95,21 @@ class Sum(_FewValues):
     start: Any = 0
     ordered = False
 
-    # The accumulator is () or (sum,): it needs no zero of the type of the values.
+    # The accumulator is [] or [sum]: it needs no zero of the type of the values.
 
-    def add(self, acc: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-        return (acc[0] + value,) if acc else (value,)
+    def add(self, acc: list[Any], value: Any) -> list[Any]:
+        return [acc[0] + value] if acc else [value]
 
-    def add_many(self, acc: tuple[Any, ...], values: Iterable[Any]) -> tuple[Any, ...]:
+    def add_many(self, acc: list[Any], values: Iterable[Any]) -> list[Any]:
         rest = chain(acc, values)
-        return tuple(sum(rest, first) for first in rest)
+        return [sum(rest, first) for first in rest]
 
-    def finish(self, acc: tuple[Any, ...]) -> Any:
+    def finish(self, acc: list[Any]) -> Any:
         return sum(acc, self.start)
 
 
 @dataclass(frozen=True)
-class _Extreme(_FewValues):
+class _Extreme(FewValues):
     key: Callable[[Any], Any] | None = None
     default: Any = _MISSING
 
@@ -182,11 +119,11 @@ class _Extreme(_FewValues):
         # Values with equal keys can differ, and then the first counts.
         object.__setattr__(self, "ordered", self.key is not None)
 
-    def add_many(self, acc: tuple[Any, ...], values: Iterable[Any]) -> tuple[Any, ...]:
+    def add_many(self, acc: list[Any], values: Iterable[Any]) -> list[Any]:
         found = type(self)._choose(chain(acc, values), key=self.key, default=_MISSING)
-        return () if found is _MISSING else (found,)
+        return [] if found is _MISSING else [found]
 
-    def finish(self, acc: tuple[Any, ...]) -> Any:
+    def finish(self, acc: list[Any]) -> Any:
         if not acc and self.default is _MISSING:
             raise ValueError(f"{type(self).__name__}() of no values, and it has no default")
         return acc[0] if acc else self.default
@@ -207,8 +144,7 @@ class Min(_Extreme):
 @dataclass(frozen=True)
 class Max(_Extreme):
     """
-    C{max(values, key=key, default=default)}: the largest value, the first of several. C{key} and C{default} are those
-    of L{Min}.
+    C{max(values, key=key, default=default)}: the largest value, the first of several. See L{Min}.
     """
 
     _choose = max
@@ -314,13 +250,17 @@ class Variance(Aggregate):
         return acc[2] / (acc[0] - self.ddof)
 
 
+def _itself(value: Any) -> Any:
+    return value
+
+
 def _need_number(k: int) -> None:
     if not isinstance(k, int) or isinstance(k, bool) or k < 0:
         raise BadInput(f"k has to be a whole number, 0 or more, not {k!r}")
 
 
 @dataclass(frozen=True)
-class TopK(_FewValues):
+class TopK(FewValues):
     """
     C{sorted(values, key=key, reverse=True)[:k]}: the largest values, in descending order, equal ones in input order.
     It holds no more than C{k} values, by C{heapq.nlargest}.
@@ -335,8 +275,12 @@ class TopK(_FewValues):
     def __post_init__(self) -> None:
         _need_number(self.k)
 
-    def zero(self) -> list[Any]:
-        return []
+    def add(self, acc: list[Any], value: Any) -> list[Any]:
+        if acc and len(acc) == self.k:
+            key = self.key or _itself
+            if not key(acc[-1]) < key(value):
+                return acc  # by far the most usual case
+        return self.add_many(acc, (value,))
 
     def add_many(self, acc: list[Any], values: Iterable[Any]) -> list[Any]:
         if not self.k:
@@ -372,13 +316,10 @@ class Distinct(Aggregate):
 
 
 @dataclass(frozen=True)
-class Collect(_FewValues):
+class Collect(FewValues):
     """
     C{list(values)}, in input order.
     """
-
-    def zero(self) -> list[Any]:
-        return []
 
     def add_many(self, acc: list[Any], values: Iterable[Any]) -> list[Any]:
         acc.extend(values)

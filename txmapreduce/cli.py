@@ -42,7 +42,7 @@ __all__ = ["main"]
 READ_SIZE = 1 << 18
 """Bytes that are read from standard input at once."""
 
-EXIT_GRACE = 3.0
+EXIT_GRACE = 1.0
 """Seconds that this process gets to end after Ctrl-C: a function that runs in it (C{--workers 0}) may not want to."""
 
 
@@ -95,11 +95,16 @@ def _put_first(folder: str) -> None:
 def _import(name: str) -> Any:
     try:
         return import_module(name)
-    except (Exception, SystemExit) as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name
-        if missing and (name + ".").startswith(f"{error.name}."):
+    except ModuleNotFoundError as error:
+        if error.name and (name + ".").startswith(error.name + "."):
             raise BadInput(f"there is no module {name}") from None
-        raise BadInput(f"{name} can't be loaded: {type(error).__name__}: {error}{_place(_text(error))}") from error
+        raise _not_loadable(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _not_loadable(name, error) from error
+
+
+def _not_loadable(name: str, error: BaseException) -> BadInput:
+    return BadInput(f"{name} can't be loaded: {type(error).__name__}: {error}{_place(_text(error))}")
 
 
 def _make_job(options: Mapping[str, Any], operands: list[str]) -> MapReduce:
@@ -111,9 +116,7 @@ def _make_job(options: Mapping[str, Any], operands: list[str]) -> MapReduce:
     ways = {name: options[name] for name in ("reduce", "reduce_by_key", "reducer", "combiner")}
     if options["mapper"] is not None:
         functions = {name: _instance(load(spec)) for name, spec in ways.items() if spec is not None}
-        return MapReduce(
-            load(options["mapper"]), flat=options["flat"], policy=_make_policy(options, None), **functions
-        )
+        return MapReduce(load(options["mapper"]), flat=options["flat"], policy=_make_policy(options, None), **functions)
     given = [name for name in ("flat", *ways) if options[name]]
     if given:
         raise BadInput(f"--{given[0].replace('_', '-')} goes with --mapper")
@@ -158,10 +161,10 @@ def _make_policy(options: Mapping[str, Any], base: Any) -> Any:
 
 class _Ready:
     """
-    Waits in the reactor until a descriptor can be read from.
+    Waits in the reactor until a descriptor can be read from, and tells whether there can be more than its end.
     """
 
-    def __init__(self, reactor: Any, fd: int, ready: Callable[[None], None]) -> None:
+    def __init__(self, reactor: Any, fd: int, ready: Callable[[bool], None]) -> None:
         self._reactor = reactor
         self._fd = fd
         self._ready = ready
@@ -175,12 +178,10 @@ class _Ready:
 
     def doRead(self) -> None:
         self._reactor.removeReader(self)
-        self._ready(None)
+        self._ready(True)
 
     def connectionLost(self, reason: object) -> None:
-        """
-        The reactor ends.
-        """
+        self._ready(False)
 
 
 async def stdin_lines(reactor: Any, fd: int, encoding: str, errors: str) -> AsyncIterator[str]:
@@ -193,10 +194,9 @@ async def stdin_lines(reactor: Any, fd: int, encoding: str, errors: str) -> Asyn
     parts: list[str] = []
     data = b"-"
     while data:
-        ready: Deferred[None] = Deferred()
+        ready: Deferred[bool] = Deferred()
         _Ready(reactor, fd, ready.callback)
-        await ready
-        data = os.read(fd, READ_SIZE)
+        data = os.read(fd, READ_SIZE) if await ready else b""
         head, end, rest = decoder.decode(data, final=not data).rpartition("\n")
         if end:
             for line in "".join([*parts, head]).split("\n"):
@@ -355,7 +355,7 @@ def _place(text: str) -> str:
     """
     last = text.rpartition("Traceback (most recent call last)")[2]
     for file, line, function in re.findall(r'^  File "(.+)", line (\d+), in (.+)$', last, re.MULTILINE):
-        if not file.startswith(("<frozen", os.path.dirname(__file__))) and os.path.basename(file) != "importlib":
+        if not file.startswith(("<frozen", os.path.dirname(__file__))) and f"{os.sep}importlib{os.sep}" not in file:
             return f" (in {function}, {os.path.basename(file)}, line {line})"
     return ""
 
@@ -392,3 +392,126 @@ def _told(debug: bool) -> Iterator[None]:
             click.echo(_text(error), err=True, nl=False)
         click.echo(f"Error: {_line(error)}", err=True)
         raise SystemExit(2 if isinstance(error, BadInput) else 1) from None
+
+
+# The commands
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`txmapreduce run --help` shows examples.",
+)
+@click.version_option(__version__, prog_name="txmapreduce")
+def main() -> None:
+    """Map and reduce over all cores: lines of files in, JSON lines out."""
+
+
+EXAMPLES = """\b
+Examples:
+  txmapreduce run wordcount.py:job texts/ 'logs/*.txt.gz' -o counts.tsv
+  txmapreduce run --mapper words.py:words --flat --reduce aggregates:Counts texts/
+  txmapreduce run --mapper words.py:pairs --reduce-by-key operator:add texts/
+  cat numbers.txt | txmapreduce run --mapper builtins:int --reduce builtins:max
+
+\b
+NAME is module:name or path/to/file.py:name. The working directory and the file's folder can be imported
+from. `aggregates` is txmapreduce.aggregates; an Aggregate can be named by its class.
+
+\b
+Exit status: 0; 1 when the run failed; 2 when it could not begin; 130 after Ctrl-C.
+"""
+
+_count = click.IntRange(min=1)
+
+
+@main.command(epilog=EXAMPLES)
+@click.argument("operands", nargs=-1, metavar="[JOB] [FILES]...")
+@click.option("--mapper", metavar="NAME", help="The function to map, in place of a JOB.")
+@click.option("--flat", is_flag=True, help="The mapper gives several values for each line.")
+@click.option("--reduce", metavar="NAME", help="Reduce all values with this function of two, or aggregate.")
+@click.option("--reduce-by-key", metavar="NAME", help="The same for each key: the mapper gives (key, value) pairs.")
+@click.option("--reducer", metavar="NAME", help="A function of a key and its values that yields results.")
+@click.option("--combiner", metavar="NAME", help="With --reducer: yields what stands in for some of a key's values.")
+@click.option("-o", "--output", metavar="FILE", help="Written when all is done.  [default: standard output]")
+@click.option(
+    "--format",
+    type=click.Choice(["jsonl", "tsv"]),
+    help="A line for each item or key, as JSON or separated by tabs.  [default: by FILE's suffix, else jsonl]",
+)
+@click.option("--encoding", default="utf-8", show_default=True, help="Of the input.")
+@click.option("--errors", default="strict", show_default=True, help="About bytes that are no text: strict, replace ...")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes; 0: in this one.  [default: all cores]")
+@click.option("--chunksize", type=_count, help="Lines of standard input per chunk.  [default: automatic]")
+@click.option("--blocksize", metavar="SIZE", help="The most of a file that one task reads.  [default: 32MiB]")
+@click.option("--retries", type=click.IntRange(min=0), help="When a worker dies or is too slow.  [default: 3]")
+@click.option("--task-timeout", type=float, metavar="SECONDS", help="For one task; its worker is killed then.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="For the whole run.")
+@click.option("--skip-bad", is_flag=True, help="Leave out lines for which the mapper raises.")
+@click.option("--max-bad", "max_bad_records", type=click.IntRange(min=0), help="The same, up to so many lines.")
+@click.option("--seed", type=int, help="For current_task().random.")
+@click.option("--progress/--no-progress", default=None, help="A bar.  [default: on a terminal, if tqdm is there]")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def run(operands: tuple[str, ...], **options: Any) -> None:
+    """
+    Run a JOB on the lines of FILES: files, folders, globs, URLs. Without FILES, on those of standard input.
+
+    JOB is the NAME of a MapReduce. The options that describe how it runs take the place of those in its policy.
+    """
+    with _told(options["debug"]):
+        path = None if options["output"] == "-" else options["output"]
+        format = _format_for(path, options["format"])
+        with redirect_stdout(sys.stderr):
+            finished = _carry_out(list(operands), options)
+        _write(finished, path, format)
+
+
+def _carry_out(files: list[str], options: Mapping[str, Any]) -> Any:
+    """
+    The result of what the command line asks for. Meanwhile, what is printed goes to standard error.
+    """
+    from .progress import need_tqdm, printing_above
+
+    if options["progress"]:
+        need_tqdm()
+    job = _make_job(options, files)
+    data = _make_data(files, options["encoding"], options["errors"])
+    if not _wants_bar(options["progress"]):
+        return _wait(job, data, options["workers"], None)
+    screen = sys.stderr
+    with printing_above(screen):
+        return _wait(job, data, options["workers"], screen)
+
+
+def _wants_bar(progress: bool | None) -> bool:
+    from importlib.util import find_spec
+
+    return progress or (progress is None and sys.stderr.isatty() and find_spec("tqdm") is not None)
+
+
+def _wait(job: MapReduce, data: Any, workers: int | None, screen: Any) -> Any:
+    """
+    Run the job, and wait for its result. A bar is drawn on C{screen}.
+    """
+    from ._blocking import blocking
+    from .backends.inline import Inline
+    from .backends.processes import Processes
+    from .progress import bar
+
+    backend = Inline() if workers == 0 else Processes(workers)
+    runs: list[Run] = []
+
+    def begin() -> Any:
+        runs.append(job.start(data, backend=backend))
+        if screen is not None:
+            bar(runs[0], title=job.job.title, file=screen, interval=0.1 if screen.isatty() else 10)
+        result = runs[0].result
+        return (
+            result
+            if isinstance(backend, Inline)
+            else result.addBoth(lambda r: backend.close().addCallback(lambda _: r))
+        )
+
+    result = blocking(begin)
+    if bad := runs[0].skipped:
+        click.echo(f"Left out {len(bad)} bad lines, such as: {' '.join(bad[0].reason.split())}", err=True)
+    return result

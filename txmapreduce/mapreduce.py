@@ -16,8 +16,8 @@ from .job import Job, Op, Policy, Reducer
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from ._coordinator import Coordinator, Progress
-    from ._events import BadRecord
+    from ._coordinator import Coordinator
+    from ._events import BadRecord, Progress
     from ._feeds import Input
     from .backends import Backend
 
@@ -261,10 +261,10 @@ def _begin(job: Job, data: Any, backend: Backend | None, streams: bool = False, 
 
 
 def _input(reactor: Any, job: Job, data: Any) -> Input:
-    from ._feeds import Records, open_source
+    from ._feeds import Records, Splits
 
     if hasattr(data, "splits"):
-        return open_source(data, job.policy.blocksize)
+        return Splits(data, job.policy.blocksize)
     if is_async(data):
         from ._async_input import AsyncRecords
 

@@ -20,7 +20,7 @@ from .errors import BadInput
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from ._coordinator import Progress
+    from ._events import Progress
     from .backends import Backend
     from .mapreduce import MapReduce
 
@@ -89,18 +89,17 @@ def bar(run: R, *, title: str = "", file: Any = None, interval: float = 0.1, clo
     """
     from twisted.internet.defer import maybeDeferred
 
-    known = run.progress().fraction is not None
-    meter = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}" if known else "{elapsed}{postfix}"
     drawn = need_tqdm()(
-        total=1.0 if known else None,
         desc=f"{title}: " if title else "",
-        bar_format="{desc}" + meter,
+        bar_format="{desc}{elapsed}{postfix}",
         file=sys.stderr if file is None else file,
         dynamic_ncols=True,
     )
 
     def show(progress: Progress) -> None:
-        drawn.n = progress.fraction or 0.0
+        if progress.fraction is not None:  # it may take a while until that is known
+            drawn.n, drawn.total = progress.fraction, 1.0
+            drawn.bar_format = "{desc}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
         drawn.set_postfix_str(describe(progress), refresh=False)
         drawn.refresh()
 

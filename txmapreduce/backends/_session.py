@@ -17,11 +17,12 @@ from twisted.logger import Logger
 
 from .._codec import Buffer, Codec
 from .._events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
+from .._failures import failure_text
 from .._messages import NO_CHUNK, Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report
 from .._pool import Pool, surroundings
 from .._process import Death
 from .._slots import Slot, Ticket
-from .._tasks import Program, failure_text
+from .._tasks import Program
 from .._worker import cut
 from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, TaskFailed, WorkerDied
 from . import AttemptFailed, Chunk, Listener

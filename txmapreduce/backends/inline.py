@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .._events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
+from .._failures import class_names, error_text, failure_text, traceback_text
 from .._messages import NO_CHUNK
 from .._shuffle import pieces
-from .._tasks import MapTask, Program, Runner, TaskError, class_names, error_text, failure_text, traceback_text
+from .._tasks import MapTask, Program, Runner, TaskError
 from ..errors import MapReduceError, TaskFailed
 from . import AttemptFailed, Chunk, Listener
 

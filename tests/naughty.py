@@ -1,0 +1,242 @@
+"""
+User code that misbehaves, for the tests of faults. Workers import it, so it imports nothing that costs time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from txmapreduce import current_task
+
+
+def note(path: str) -> None:
+    """
+    Write down who runs which attempt of which chunk.
+    """
+    task = current_task()
+    line = f"{task.index} {task.attempt} {os.getpid()}\n".encode()
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, line)
+    os.close(fd)
+
+
+def notes(path: str) -> list[tuple[int, int, int]]:
+    """
+    What was written down: chunk, attempt, pid.
+    """
+    with open(path) as file:
+        return [tuple(map(int, line.split())) for line in file]  # type: ignore[misc]
+
+
+def kill_at(path: str, which: object, number: int, first_only: bool, record: Any) -> Any:
+    """
+    Send this process the signal C{number} at record C{which}.
+    """
+    note(path)
+    if record == which and (current_task().attempt == 1 or not first_only):
+        print(f"going down at {record}", file=sys.stderr)
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+    return record
+
+
+def exit_at(which: object, code: int, record: Any) -> Any:
+    """
+    End this process at record C{which}, behind Python's back.
+    """
+    if record == which:
+        os._exit(code)
+    return record
+
+
+def crash(record: object) -> object:
+    """
+    Read from address 0.
+    """
+    return ctypes.string_at(0)
+
+
+def hang_at(path: str, which: object, first_only: bool, record: Any) -> Any:
+    """
+    Sleep without an end at record C{which}.
+    """
+    note(path)
+    if record == which and (current_task().attempt == 1 or not first_only):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        while True:
+            time.sleep(60)
+    return record
+
+
+def hold_the_gil(record: object) -> object:
+    """
+    A loop in C that no Python code can interrupt: it takes hours.
+    """
+    return sum(range(10**15))
+
+
+def busy_at(path: str, which: object, record: Any) -> Any:
+    """
+    Use a processor without an end at record C{which}.
+    """
+    note(path)
+    while record == which:
+        pass
+    return record
+
+
+def kill_first_at(which: object, record: Any) -> Iterator[tuple[int, int]]:
+    """
+    Pairs of a key and 1; the first attempt at record C{which} ends its worker.
+    """
+    if record == which and current_task().attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield record % 7, 1
+
+
+def kill_once_at(path: str, which: object, record: Any) -> Iterator[tuple[int, int]]:
+    """
+    The same, where the number of the attempt does not tell: only the one who makes the file C{path} kills.
+    """
+    if record == which:
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            pass
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+    yield record % 7, 1
+
+
+def pid_of(record: object) -> int:
+    """
+    The worker's process id.
+    """
+    return os.getpid()
+
+
+def slow_pid_of(record: object) -> int:
+    """
+    The same, after long enough for others to get a record, too.
+    """
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def garbage(first_only: bool, record: Any) -> Any:
+    """
+    Write something to the worker's result pipe.
+    """
+    if current_task().attempt == 1 or not first_only:
+        os.write(4, b"this is no message")
+    return record
+
+
+def change_everything(record: Any) -> Any:
+    """
+    Leave the process other than it was.
+    """
+    os.chdir("/")
+    os.environ["TXMAPREDUCE_TEST"] = "changed"
+    os.environ.pop("PATH", None)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdout = None  # type: ignore[assignment]
+    sys.stderr = None  # type: ignore[assignment]
+    sys.stdin = None  # type: ignore[assignment]
+    return record
+
+
+def read_stdin(record: object) -> str:
+    """
+    Ask the user.
+    """
+    try:
+        return input("what now? ")
+    except EOFError:
+        return "end of file"
+
+
+def surroundings(names: list[str], record: object) -> dict[str, Any]:
+    """
+    What this process looks like.
+    """
+    import warnings
+
+    return {
+        "cwd": os.getcwd(),
+        "path": list(sys.path),
+        "argv": list(sys.argv),
+        "environ": {name: os.environ.get(name) for name in names},
+        "filters": [entry[0] for entry in warnings.filters if entry[2] is BytesWarning],
+    }
+
+
+def fork_and_stay(path: str, record: Any) -> Any:
+    """
+    Leave a child of one's own behind, which holds every pipe, and end.
+    """
+    pid = os.fork()
+    if not pid:
+        time.sleep(60)
+        os._exit(0)
+    with open(path, "w") as file:
+        file.write(str(pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def blob(size: int, record: int) -> bytes:
+    """
+    Many bytes.
+    """
+    return bytes([record]) * size
+
+
+def fail_to_start(text: str) -> None:
+    """
+    An initializer that raises.
+    """
+    raise RuntimeError(text)
+
+
+def die_at_start() -> None:
+    """
+    An initializer that ends the process.
+    """
+    print("no license for this machine", file=sys.stderr)
+    os._exit(3)
+
+
+def remember(value: object) -> None:
+    """
+    An initializer that leaves something for the mappers.
+    """
+    sys.remembered = value  # type: ignore[attr-defined]
+
+
+def remembered(record: object) -> Any:
+    """
+    What L{remember} left.
+    """
+    return sys.remembered  # type: ignore[attr-defined]
+
+
+def modules(record: object) -> list[str]:
+    """
+    The packages that are loaded in this process.
+    """
+    return [name.partition(".")[0] for name in sys.modules]
+
+
+def look_around(record: object) -> tuple[list[str], str, list[int]]:
+    """
+    The import path, all of standard input, and the open descriptors.
+    """
+    return sys.path, sys.stdin.read(), sorted(int(name) for name in os.listdir("/proc/self/fd"))
