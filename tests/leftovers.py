@@ -4,13 +4,13 @@ That nothing is left over: the base of test cases with real processes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 from pathlib import Path
-from typing import Any
 
 import psutil
 from twisted.internet import reactor
@@ -34,10 +34,8 @@ def descriptors() -> dict[int, str]:
     """
     found = {}
     for name in os.listdir("/proc/self/fd"):
-        try:
+        with contextlib.suppress(FileNotFoundError):  # the one that listed the folder
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:  # the one that listed the folder
-            pass
     return found
 
 
@@ -59,10 +57,8 @@ def gone(pids: list[int], within: float) -> list[int]:
     """
     watched = []
     for pid in pids:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             watched.append(psutil.Process(pid))
-        except psutil.NoSuchProcess:
-            pass
     _, rest = psutil.wait_procs(watched, within)
     return [process.pid for process in rest if alive(process.pid)]
 
@@ -86,7 +82,8 @@ class NothingLeft(TestCase):
         self.assertEqual(left, [], "processes are left")
         new = {fd: what for fd, what in descriptors().items() if self._descriptors.get(fd) != what}
         self.assertEqual(new, {}, "descriptors are left")
-        self.assertEqual(set(threading.enumerate()) - self._threads, set(), "threads are left")
+        threads = [thread for thread in threading.enumerate() if not thread.name.startswith("PoolThread-twisted")]
+        self.assertEqual(set(threads) - self._threads, set(), "threads are left")
 
     def temporary(self) -> str:
         """
@@ -139,13 +136,3 @@ class Host:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
-
-
-def value(deferred: Any) -> Any:
-    """
-    What a Deferred has fired with.
-    """
-    found: list[Any] = []
-    deferred.addCallback(found.append)
-    (result,) = found
-    return result

@@ -240,3 +240,67 @@ def look_around(record: object) -> tuple[list[str], str, list[int]]:
     The import path, all of standard input, and the open descriptors.
     """
     return sys.path, sys.stdin.read(), sorted(int(name) for name in os.listdir("/proc/self/fd"))
+
+
+def last_digit(record: int) -> str:
+    """
+    The last digit, as text.
+    """
+    return str(record)[-1:]
+
+
+def pair(record: int) -> tuple[int, str]:
+    """
+    The number and its digits.
+    """
+    return record, str(record)
+
+
+def counted(path: str, record: int) -> Iterator[tuple[int, int]]:
+    """
+    Pairs of a key and 1, counted and written down, not too fast.
+    """
+    note(path)
+    current_task().counter("test", "records").increment()
+    time.sleep(0.002)
+    yield record % 7, 1
+
+
+def raising(kind: type[BaseException], record: object) -> None:
+    """
+    Raise.
+    """
+    raise kind("on purpose")
+
+
+class Unloadable:
+    """
+    Pickles, but does not come back.
+    """
+
+    def __reduce__(self) -> Any:
+        return int, ("not a number",)
+
+
+def unloadable(record: object) -> Unloadable:
+    """
+    A result that can't be loaded.
+    """
+    return Unloadable()
+
+
+def lock_first(record: int) -> Iterator[tuple[int, Any]]:
+    """
+    Pairs, of which the first has a value that can't be pickled.
+    """
+    import threading
+
+    time.sleep(0.005)
+    yield (0, 1) if record else (1, threading.Lock())
+
+
+def left(a: Any, b: Any) -> Any:
+    """
+    The first of two.
+    """
+    return a

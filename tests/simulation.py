@@ -20,6 +20,7 @@ import operator
 import os
 import pickle
 import random
+import resource
 import sys
 import time
 from collections import Counter, deque
@@ -54,6 +55,19 @@ class Bad(Exception):
     """
     What the user's function raises.
     """
+
+
+EXPECTED = {
+    "poison": WorkerDied,
+    "hang": TaskTimedOut,
+    "raise": Bad,
+    "input": Bad,
+    "skips": TaskFailed,
+    "fold dies": WorkerDied,
+    "fold raises": Bad,
+    "timeout": RunTimedOut,
+}
+"""What may have to end a run, and the error that comes of it."""
 
 
 # What a run is
@@ -106,9 +120,7 @@ def decide(rng: random.Random) -> Setting:
     if kind == "shape":
         size = size or 1
     retries = rng.choice([0, 1, 2, 3])
-    trouble = rng.choice(
-        [""] * 6 + ["poison", "hang", "raise", "input", "skips", "fold dies", "fold raises", "timeout"]
-    )
+    trouble = rng.choice([*[""] * 6, *EXPECTED])
     task_timeout = rng.choice([None, None, 5.0])
     flaky = False
     if trouble == "hang":
@@ -450,7 +462,7 @@ class Workers:
         if fate == "die":
             self.clock.later(seconds * rng.random(), self._at_worker, worker, item, self._die_running)
         else:
-            self.clock.later(seconds, self._at_worker, worker, item, partial(self._run, fate, seconds))
+            self.clock.later(seconds, self._at_worker, worker, item, partial(self._work, fate, seconds))
 
     def _at_worker(self, worker: Worker, item: Any, call: Callable[[Worker, Any], None]) -> None:
         if worker.alive and worker.queue and worker.queue[0] is item:
@@ -501,7 +513,7 @@ class Workers:
     def _records(self, source: Any) -> int:
         return len(source.records if isinstance(source, FakeSplit) else source)
 
-    def _run(self, fate: str, seconds: float, worker: Worker, task: Task) -> None:
+    def _work(self, fate: str, seconds: float, worker: Worker, task: Task) -> None:
         """
         Do the work, and answer unless that is not to be.
         """
@@ -731,6 +743,7 @@ class Simulation:
         self._seen: set[Any] = set()
         self._untaken = 0  # results that have been delivered; and those that have come but have not been taken:
         self._unfinished = 0
+        self._pieces = 0  # tasks that there are more because a bundle is made again in pieces
         self._taken = 0
         self._values: list[Any] = []
         self._asked: set[int] = set()
@@ -833,6 +846,8 @@ class Simulation:
             if isinstance(event, events.Finished) and isinstance(attempt, MapAttempt):
                 self._by_handle[event.outcome.handle] = attempt.count
                 self._unfinished += 1
+            elif isinstance(attempt, MapAttempt) and attempt.count > 1:
+                self._pieces += 2
 
     def _carry_out(self, instruction: Instruction) -> None:
         getattr(self, "_do_" + type(instruction).__name__.lower())(instruction)
@@ -955,7 +970,7 @@ class Simulation:
         self._most = max(self._most, schedule.workers)
         if plan.streams and plan.buffersize is None:
             tasks = self._unfinished + self._maps()
-            self.need(tasks <= 4 * self._most, f"{tasks} tasks ahead of the reader")
+            self.need(tasks <= 4 * self._most + self._pieces, f"{tasks} tasks ahead of the reader")
 
     def _check_partial(self, value: Any) -> None:
         """
@@ -1002,18 +1017,8 @@ class Simulation:
 
     def _check_error(self, error: BaseException) -> None:
         setting, trouble = self.setting, self.setting.trouble
-        expected = {
-            "poison": WorkerDied,
-            "hang": TaskTimedOut,
-            "raise": Bad,
-            "input": Bad,
-            "skips": TaskFailed,
-            "fold dies": WorkerDied,
-            "fold raises": Bad,
-            "timeout": RunTimedOut,
-        }
         self.need(trouble, f"it failed for no reason: {error!r}")
-        self.need(type(error) is expected[trouble], f"another error: {error!r}")
+        self.need(type(error) is EXPECTED[trouble], f"another error: {error!r}")
         if trouble in ("poison", "hang"):
             blame = max(self.workers.blame.values())
             self.need(blame == setting.plan.retries + 1, f"{blame} attempts, {setting.plan.retries} retries")
@@ -1073,6 +1078,58 @@ def batch(seeds: range) -> tuple[int, list[str], Counter[str]]:
     return total, wrong, kinds
 
 
+def speed(chunks: int, workers: int, **plan: Any) -> tuple[int, float]:
+    """
+    The schedule alone: how many events a run without troubles takes, and the seconds that they take. Each worker keeps
+    what it folds until the end, where the plan lets it.
+    """
+    schedule = Schedule(Plan(chunksize=1, bundle=False, **plan), 0.0)
+    keeps = not plan["collects"] and not plan["ordered"]
+    running: deque[Attempt] = deque()
+    count = read = 0
+    queue: deque[Event] = deque([events.Capacity(workers)])
+    begun = time.process_time()
+    while not schedule.over:
+        if not queue:
+            attempt = running.popleft()
+            held = keeps and isinstance(attempt, MapAttempt)
+            handle = attempt.id % workers if held else -attempt.id
+            queue.append(events.Started(attempt.id))
+            queue.append(events.Finished(attempt.id, Outcome(handle, not held, 1, seconds=0.01)))
+        for instruction in schedule.handle(queue.popleft(), float(count)):
+            if isinstance(instruction, events.Submit):
+                running.append(instruction.attempt)
+            elif isinstance(instruction, events.Read):
+                read += 1
+                queue.append(events.Got(instruction.lot, int(read <= chunks), read > chunks))
+            elif isinstance(instruction, events.Deliver) and plan.get("streams"):
+                queue.append(events.Taken(1))
+        count += 1
+    assert schedule.tally.chunks == chunks
+    return count, time.process_time() - begun
+
+
+def tell_speed(chunks: int, workers: int) -> int:
+    """
+    What an event costs, for some kinds of plans.
+    """
+    for name, plan in (
+        ("values", {"collects": True, "ordered": False}),
+        ("stream", {"collects": True, "ordered": False, "streams": True}),
+        ("ordered fold", {"collects": False, "ordered": True}),
+        ("kept by workers", {"collects": False, "ordered": False}),
+        ("task_timeout", {"collects": True, "ordered": False, "task_timeout": 60.0}),
+    ):
+        count, seconds = speed(chunks, workers, **plan)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        print(
+            f"{name:16} {chunks:,} chunks, {workers:,} workers: {count:,} events, "
+            f"{seconds / count * 1e6:.1f} us each, peak {peak:,} MiB",
+            flush=True,
+        )
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """
     Simulate many runs and say what came of them.
@@ -1081,7 +1138,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=10_000, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=int, help="this run alone, with its story")
     parser.add_argument("--first", type=int, default=0, help="the first seed of many (default: %(default)s)")
+    parser.add_argument("--speed", type=int, metavar="CHUNKS", help="time the schedule alone with so many chunks")
+    parser.add_argument("--workers", type=int, default=10_000, help="with --speed (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.speed is not None:
+        return tell_speed(options.speed, options.workers)
     if options.seed is not None:
         return tell(options.seed)
     begun = time.monotonic()

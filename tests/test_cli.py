@@ -26,7 +26,7 @@ from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support import environment, in_thread
+from tests.support import environment, in_thread, until
 from txmapreduce import Policy, aggregates, cli
 from txmapreduce.errors import BadInput, TaskFailed
 
@@ -643,7 +643,7 @@ class InterruptTests(There):
             code = await in_thread(process.wait)
         self.assertTrue(said.startswith((b"pid ", b"mapping ")), said)
         self.assertEqual((code, b"Traceback" in rest, b"Error" in rest), (130, False, False), rest)
-        self.assertEqual([pid for pid in started if psutil.pid_exists(pid)], [])
+        await until(lambda: not any(map(_lives, started)))
 
     async def test_worker(self) -> None:
         """
@@ -662,6 +662,16 @@ class InterruptTests(There):
         While it waits for more lines.
         """
         await self.interrupt("--mapper", f"{self.jobs}:noisy", "--workers", "1", stdin=b"a line\n")
+
+
+def _lives(pid: int) -> bool:
+    """
+    Whether the process is there, and not only in the table of a system where nobody collects orphans.
+    """
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 class TerminalTests(There):

@@ -4,6 +4,7 @@ Tests for L{txmapreduce._codec}.
 
 from __future__ import annotations
 
+import copyreg
 import datetime
 import decimal
 import enum
@@ -13,12 +14,15 @@ import os
 import pickle
 import re
 import sys
+import textwrap
 import threading
+import types
 from collections import Counter, OrderedDict, deque, namedtuple
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import twisted.persisted.styles  # noqa: F401 (registers its own ways to pickle)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -43,6 +47,10 @@ class Mode(enum.IntFlag):
 class Reading:
     name: str
     values: tuple[int, ...]
+
+    @classmethod
+    def of_one(cls, name: str, value: int) -> Reading:
+        return cls(name, (value,))
 
 
 class OwnArray(np.ndarray):
@@ -194,6 +202,20 @@ class ValuesTests(SynchronousTestCase):
         for scalar in (np.float32(1.5), np.int64(3), np.bool_(True)):
             self.assertIs(type(through(scalar)), type(scalar))
             self.assertEqual(through(scalar), scalar)
+
+    def test_methodsAndModules(self) -> None:
+        """
+        Bound methods, class methods and modules come back as themselves, and not in the ways that Twisted registers,
+        which would make the workers load it.
+        """
+        self.assertIn(types.MethodType, copyreg.dispatch_table)
+        payload = Codec().dumps([Reading("a", (1,)).__repr__, Reading.of_one, textwrap])
+        self.assertNotIn(b"twisted", payload[0])
+        method, of_class, module = Codec().loads(payload)
+        self.assertEqual(method(), "Reading(name='a', values=(1,))")
+        self.assertEqual(of_class, Reading.of_one)
+        self.assertIs(module, textwrap)
+        self.assertEqual(pair(Reading.of_one)[2]("a", 1), Reading("a", (1,)))
 
     def test_anotherProcess(self) -> None:
         """

@@ -324,9 +324,7 @@ class RunCases:
         for n in range(3):
             flag = Path(self.mktemp()).absolute()
             policy = Policy(retry_exceptions=(mappers.Passing,), chunksize=1 + n * 3)
-            job = MapReduce(
-                mappers.pairs_of_numbers, reduce_by_key=mappers.FailsToMergeOnce(str(flag)), policy=policy
-            )
+            job = MapReduce(mappers.pairs_of_numbers, reduce_by_key=mappers.FailsToMergeOnce(str(flag)), policy=policy)
             expected = await MapReduce(mappers.pairs_of_numbers, reduce_by_key=operator.add).run(
                 range(100), backend=self.backend()
             )

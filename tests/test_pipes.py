@@ -312,7 +312,8 @@ class OpenPipesTests(PipeCase):
         Our ends don't block, theirs do, and none is inherited by other programs.
         """
         task_r, task_w, result_r, result_w = fds = open_pipes()
-        self.assertEqual([os.get_blocking(fd) for fd in (task_w, result_r, task_r, result_w)], [False, False, True, True])
+        blocking = [os.get_blocking(fd) for fd in (task_w, result_r, task_r, result_w)]
+        self.assertEqual(blocking, [False, False, True, True])
         self.assertFalse(any(map(os.get_inheritable, fds)))
         os.write(task_w, b"abc")
         self.assertEqual((bytes_waiting(task_r), os.read(task_r, 9), bytes_waiting(task_r)), (3, b"abc", 0))

@@ -229,7 +229,8 @@ class OutputTests(ChildCase):
         self.map(child, 1, 5)
         child.close()
         await owner.death()
-        self.assertEqual([text for stream, text in self.printed if stream == "stdout"], ["first 5", "cafe\u0301 \\udcff"])
+        lines = [text for stream, text in self.printed if stream == "stdout"]
+        self.assertEqual(lines, ["first 5", "cafe\u0301 \\udcff"])
         self.assertEqual([text for stream, text in self.printed if stream == "stderr"], ["no end"])
         self.assertEqual({(event["worker"], event["chunk"]) for event in self.events}, {(child.pid, 10)})
 

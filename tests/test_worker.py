@@ -56,7 +56,7 @@ class Plain:
 
     def __init__(self, case: SynchronousTestCase) -> None:
         self.codec = Codec()
-        self.note = tempfile.TemporaryFile()
+        self.note = tempfile.TemporaryFile()  # noqa: SIM115
         self.note.truncate(4096)
         task_r, self.tasks = os.pipe()
         self.results, result_w = os.pipe()
@@ -190,7 +190,8 @@ class AnswerTests(SynchronousTestCase):
 
     def test_holds_until_asked(self) -> None:
         """
-        Held tasks send no data until they are asked for in one, in as many parts as wanted; after that it starts afresh.
+        Held tasks send no data until they are asked for in one, in as many parts as wanted; after that it starts
+        afresh.
         """
         worker = self.worker()
         worker.define(1, Program(lambda x: [(x, 1)], Counts(), pairs=False, flat=True))
@@ -286,8 +287,8 @@ class AnswerTests(SynchronousTestCase):
 
     def test_exits_are_answers(self) -> None:
         """
-        sys.exit, KeyboardInterrupt and any other BaseException of the user's function are errors of its task. The worker
-        stays.
+        sys.exit, KeyboardInterrupt and any other BaseException of the user's function are errors of its task. The
+        worker stays.
         """
         worker = self.worker()
 
@@ -554,13 +555,14 @@ class EndTests(SynchronousTestCase):
         results, worker_w = os.pipe()
         self.addCleanup(os.close, tasks)
         self.addCleanup(os.close, results)
-        note = tempfile.TemporaryFile()
+        note = tempfile.TemporaryFile()  # noqa: SIM115
         self.addCleanup(note.close)
         note.truncate(4096)
         code = f"from txmapreduce._worker import main; main({worker_r}, {worker_w}, {note.fileno()})"
         middle = (
             "import subprocess, sys, time\n"
-            f"child = subprocess.Popen([sys.executable, '-c', {code!r}], pass_fds=({worker_r}, {worker_w}, {note.fileno()}))\n"
+            f"fds = ({worker_r}, {worker_w}, {note.fileno()})\n"
+            f"child = subprocess.Popen([sys.executable, '-c', {code!r}], pass_fds=fds)\n"
             "print(child.pid, flush=True)\n"
             "child.wait()"
         )

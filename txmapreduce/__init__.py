@@ -8,22 +8,24 @@ The modules, each of which may import only those above it:
 
   - C{errors}: every exception that a user can catch
   - C{_context}: what a user's function can ask about its task
-  - C{aggregates}: L{Aggregate} and the ones that ship
-  - C{inputs}: iterables and text files, as chunks and splits
-  - C{_codec}: Python values and user functions to bytes and back
+  - C{_aggregate}, C{aggregates}: L{Aggregate} and the ones that ship
+  - C{_reading}, C{inputs}: iterables and text files, as records and splits
+  - C{_loading}, C{_byvalue}, C{_blame}, C{_codec}: Python values and user functions to bytes and back
   - C{_messages}: what coordinator and worker say to each other
   - C{_frames}: bytes to messages and back
   - C{_shuffle}: keys: partitions, and how their values come together
-  - C{_tasks}: run one map or one reduce task, the same in every backend
+  - C{_failures}, C{_tasks}: run one map or one reduce task, the same in every backend
   - C{_worker}: the child process's loop
   - C{job}: L{Job} and L{Policy}
-  - C{_chunking}, C{_schedule}: the state machine of a run
-  - C{_process}, C{_pool}: one child's life, and that of several
+  - C{_events}, C{_chunking}, C{_partials}, C{_schedule}: the state machine of a run
+  - C{_pipes}, C{_process}: one child's pipes, output and life
+  - C{_slots}, C{_pool}: several children, and the runs that share them
+  - C{_blocking}: the way to scripts, threads and asyncio
   - C{backends}: where tasks run: C{inline}, C{processes}
-  - C{_coordinator}: carries out the schedule's instructions
-  - C{_blocking}, C{_async_input}: the ways to scripts, threads and asyncio
+  - C{_feeds}, C{_async_input}: what a run reads from
+  - C{_plan}, C{_assembly}, C{_coordinator}: carry out the schedule's instructions, put the result together
   - C{mapreduce}: L{MapReduce}
-  - C{cli}: the command line
+  - C{progress}, C{cli}: a bar, and the command line
 
 Importing this package imports none of them: names are loaded on demand, and the reactor is left alone until a job runs.
 """

@@ -12,7 +12,6 @@ from twisted.python.failure import Failure
 
 from ._events import Handle
 from ._shuffle import join
-from ._tasks import EMPTY
 from .errors import NotSerializable
 
 __all__ = ["SLICE", "assemble"]
@@ -27,7 +26,7 @@ def assemble(reactor: Any, fetch: Fetch, whole: Any, handles: Iterator[Handle]) 
     """
     Fetch what is behind C{handles}, decode it piece by piece and put it behind C{whole}.
 
-    @param whole: a list or a dict that is added to, or L{EMPTY}: then the first piece is what the others are added to.
+    @param whole: a list or a dict that is added to, or C{None}: then the first piece is what the others are added to.
     @return: fires with the whole; fails with L{NotSerializable} where something can't be decoded here.
     """
     return _Assembly(reactor, fetch, whole, handles).go_on()
@@ -74,7 +73,7 @@ class _Assembly:
         Whether all pieces have been joined; otherwise the rest is for the next turn.
         """
         for piece in self._pieces:
-            self._whole = piece if self._whole is EMPTY else join(self._whole, piece)
+            self._whole = join(self._whole, piece)
             if seconds() > until:
                 self._reactor.callLater(0, self.go_on)
                 return False

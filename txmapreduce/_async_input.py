@@ -9,8 +9,8 @@ without waiting for a full chunk, but not before the iterator has to wait.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Sequence
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -18,6 +18,8 @@ from ._blocking import running_loop
 from .inputs import is_async
 
 __all__ = ["AsyncRecords", "at_home"]
+
+T = TypeVar("T")
 
 
 class _AtHome:
@@ -43,6 +45,48 @@ def at_home(data: Any) -> Any:
     return _AtHome(data, loop)
 
 
+class _Bridge:
+    """
+    Lets asyncio run a coroutine that awaits Deferreds: under Twisted's asyncio reactor a generator may be of either
+    kind.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        step, value = self._coroutine.send, None
+        while True:
+            try:
+                awaited = step(value)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            step, value = self._coroutine.send, None
+            try:
+                if isinstance(awaited, Deferred):
+                    yield from _fired(awaited).__await__()
+                else:
+                    value = yield awaited
+            except BaseException as error:
+                step, value = self._coroutine.throw, error
+
+
+def _fired(deferred: Deferred[Any]) -> asyncio.Future[None]:
+    """
+    A future that tells when C{deferred} has a result, and leaves the result in there for who awaits it.
+    """
+    fired = asyncio.get_running_loop().create_future()
+
+    def tell(result: Any) -> Any:
+        if not fired.done():
+            fired.set_result(None)
+        return result
+
+    deferred.addBoth(tell)
+    fired.add_done_callback(lambda done: deferred.cancel() if done.cancelled() else None)
+    return fired
+
+
 class AsyncRecords:
     """
     An input of records that come when they come.
@@ -63,6 +107,7 @@ class AsyncRecords:
         self._wanted = 0
         self._waiting: Deferred[Sequence[Any]] | None = None
         self._pulling = False
+        self._stop: Callable[[], object] = lambda: None
         self._told = False
         self._ended = False
         self._closed = False
@@ -100,13 +145,15 @@ class AsyncRecords:
         room = self._wanted - len(self._buffer)
         if room > 0 and not self._pulling and not self._ended and not self._closed:
             self._pulling = True
-            self._drive(self._pull(room), self._pulled)
+            self._stop = self._drive(self._pull(room), self._pulled)
 
     async def _pull(self, count: int) -> bool:
         """
         Take C{count} records into the buffer, at home. Whether that was the end.
         """
         for _ in range(count):
+            if self._closed:
+                return False
             try:
                 self._buffer.append(await self._iterator.__anext__())
             except StopAsyncIteration:
@@ -128,20 +175,28 @@ class AsyncRecords:
         else:
             self._loop.call_soon(self._reactor.callFromThread, call)
 
-    def _drive(self, coroutine: Coroutine[Any, Any, Any], then: Callable[[bool], None]) -> None:
+    def _drive(self, coroutine: Coroutine[Any, Any, bool], then: Callable[[bool], None]) -> Callable[[], object]:
         """
         Run a coroutine at home, and bring its result here.
+
+        @return: what cancels it. A coroutine that is cancelled before it began gives C{False}.
         """
         loop = self._loop
         if loop is None:
-            Deferred.fromCoroutine(coroutine).addCallback(then)
-            return
+            deferred = Deferred.fromCoroutine(coroutine)
+            deferred.addCallback(then)
+            return deferred.cancel
+        tasks: list[asyncio.Task[bool]] = []
 
         def begin() -> None:
-            task = asyncio.ensure_future(coroutine)
-            task.add_done_callback(lambda done: self._reactor.callFromThread(then, done.result()))
+            task = asyncio.ensure_future(_Bridge(coroutine))
+            task.add_done_callback(
+                lambda done: self._reactor.callFromThread(then, not done.cancelled() and done.result())
+            )
+            tasks.append(task)
 
         loop.call_soon_threadsafe(begin)
+        return lambda: loop.call_soon_threadsafe(lambda: tasks[0].cancel())
 
     def _pulled(self, ended: bool) -> None:
         self._pulling = False
@@ -153,10 +208,13 @@ class AsyncRecords:
 
     def close(self) -> None:
         """
-        Pull no more, and close an asynchronous generator, so that its C{finally} runs now.
+        Pull no more, and close an asynchronous generator, so that its C{finally} runs now. What it waits for is
+        cancelled.
         """
         self._closed = True
-        if not self._pulling:
+        if self._pulling:
+            self._stop()
+        else:
             self._close_iterator()
 
     def _close_iterator(self) -> None:
@@ -165,8 +223,9 @@ class AsyncRecords:
             self._ended = True
             self._drive(self._closing(close), lambda _: None)
 
-    async def _closing(self, close: Callable[[], Any]) -> None:
+    async def _closing(self, close: Callable[[], Any]) -> bool:
         try:
             await close()
         except Exception as error:
             self._error = error
+        return True

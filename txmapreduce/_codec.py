@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,10 @@ MAX_EXCEPTION = 1024 * 1024
 
 _MAX_LIFTED = 1024
 """Longer lists are not searched for large bytes: they would be larger than any chunk should be."""
+
+_ASKED = (*NAMED, types.MethodType, types.ModuleType)
+"""The types that the C pickler does not decide about. For the last two Twisted may have told it a way of its own, which
+makes the workers load Twisted, and fails on class methods."""
 
 _SINGLETON_TYPES = frozenset(map(type, (None, NotImplemented, ...)))
 
@@ -182,9 +187,11 @@ class _Pickler(pickle.Pickler):
         kind = type(obj)
         if kind in self._plain:
             return NotImplemented
-        if not issubclass(kind, NAMED):
+        if not issubclass(kind, _ASKED):
             self._plain.add(kind)
             return NotImplemented
+        if kind is types.MethodType:
+            return obj.__reduce__()
         return NotImplemented if obj in _SINGLETON_TYPES or importable(obj) else self._reduce(obj)
 
 

@@ -260,7 +260,7 @@ class Coordinator:
         """
         The value whose pieces are behind C{handles}.
         """
-        return self._together(EMPTY, iter(handles)).addCallback(self._checked)
+        return self._together(None, iter(handles)).addCallback(self._checked)
 
     def _together(self, whole: Any, handles: Iterator[Handle]) -> Deferred[Any]:
         assert self._session is not None

@@ -25,7 +25,8 @@ from typing import Any, Final, get_args, get_type_hints
 
 import msgpack
 
-from txmapreduce._messages import KINDS, VERSION, Buffer, Message
+from txmapreduce._loading import Buffer
+from txmapreduce._messages import KINDS, VERSION, Message
 from txmapreduce.errors import ProtocolError
 
 MAX_FRAME: Final = 1 << 30  # How many bytes the buffers of a message may have, together.

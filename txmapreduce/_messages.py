@@ -15,10 +15,8 @@ from dataclasses import dataclass
 
 import msgpack
 
+from ._loading import Buffer
 from .errors import ProtocolError
-
-Buffer = bytes | bytearray | memoryview
-"""What can be sent as it is: anything that gives contiguous bytes."""
 
 NO_CHUNK = -1
 """Stands in a message for the number of a chunk or a record where there is none, or nobody knows it."""

@@ -339,14 +339,17 @@ class Pool:
         self._failed_starts += 1
         if self._failed_starts >= MAX_FAILED_STARTS and not any(slot.greeted for slot in self._slots):
             words, self._last_words, self._failed_starts = self._last_words.strip(), "", 0
-            error = BackendUnavailable(
-                f"no worker could be started, {MAX_FAILED_STARTS} tries in a row failed:\n{words}"
-            )
-            for client in list(self._clients.values()):
-                client.unavailable(error)
+            self._tell_all(f"no worker could be started, {MAX_FAILED_STARTS} tries in a row failed:\n{words}")
         elif self._pause is None:
             pause = min(_FIRST_PAUSE * 2 ** (self._failed_starts - 1), _LONGEST_PAUSE)
             self._pause = self._reactor.callLater(pause, self._try_again)
+
+    def _tell_all(self, why: str) -> None:
+        clients = list(self._clients.values())
+        for client in clients:
+            client.waiting.clear()  # or else a child is started for one when another one leaves
+        for client in clients:
+            client.unavailable(BackendUnavailable(why))
 
     def _try_again(self) -> None:
         self._pause = None
@@ -374,8 +377,7 @@ class Pool:
         End the children now; runs under way fail with L{BackendUnavailable}.
         """
         done = self.close()
-        for client in list(self._clients.values()):
-            client.unavailable(BackendUnavailable("the pool was closed while the run was under way"))
+        self._tell_all("the pool was closed while the run was under way")
         self._clients.clear()  # also those that had nothing under way and so did not notice
         for slot in list(self._slots):
             self.kill(slot)

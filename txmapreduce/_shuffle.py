@@ -7,13 +7,13 @@ partitions. A partition is chosen by L{partition_of}, whose answer is the same i
 
 from __future__ import annotations
 
+import numbers
 import operator
 import zlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from decimal import Decimal
 from fractions import Fraction
-from itertools import islice
 from typing import Any
 
 from .aggregates import Aggregate
@@ -33,13 +33,15 @@ def partition_of(key: Hashable, npartitions: int) -> int:
     number keeps that promise and that of text does not, so text goes through CRC-32. Keys of any other type than
     text, bytes, numbers, C{None} and tuples of them share partition 0: that is always right, if not always balanced.
     """
+    if type(key) is str:  # the common case, without another call
+        return zlib.crc32(key.encode("utf-8", "surrogatepass")) % npartitions
     return _stable_hash(key) % npartitions
 
 
 def _stable_hash(key: object) -> int:
     if isinstance(key, str):
         return zlib.crc32(key.encode("utf-8", "surrogatepass"))
-    if isinstance(key, _NUMBERS):
+    if isinstance(key, _NUMBERS) or _is_number(key):
         # CPython's hash of a number keeps small numbers as they are: mix, so that steps in the keys do no harm.
         return (hash(key) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 32
     if isinstance(key, bytes):
@@ -50,6 +52,46 @@ def _stable_hash(key: object) -> int:
             total = (total * 1_000_003 ^ _stable_hash(item)) & 0xFFFFFFFF
         return total
     return 0
+
+
+def _is_number(key: object) -> bool:
+    """
+    Whether C{key} is a number of another library: one of numpy's equals the built-in one, and so do their hashes.
+    """
+    return isinstance(key, numbers.Number) or (type(key).__module__, type(key).__name__[:4]) == ("numpy", "bool")
+
+
+class Items:
+    """
+    The items of a dict as two lists: made, sent and read in half the time of a dict, which has to be built each time.
+
+    @ivar kind: the class of the dict.
+    """
+
+    __slots__ = ("keys", "kind", "values")
+
+    def __init__(self, kind: type[dict[Any, Any]], keys: list[Any], values: list[Any]) -> None:
+        self.kind = kind
+        self.keys = keys
+        self.values = values
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Items, (self.kind, self.keys, self.values)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """
+        Pairs, as a dict gives them.
+        """
+        return zip(self.keys, self.values, strict=True)
+
+    def copy(self) -> dict[Any, Any]:
+        """
+        The dict.
+        """
+        return self.kind(self.items())
 
 
 class ByKey(Aggregate):
@@ -85,7 +127,7 @@ class ByKey(Aggregate):
                 acc[key] = value
         return acc
 
-    def merge(self, a: dict[Any, Any], b: dict[Any, Any]) -> dict[Any, Any]:
+    def merge(self, a: dict[Any, Any], b: dict[Any, Any] | Items) -> dict[Any, Any]:
         return self.add_many(a, b.items()) if a else b.copy()
 
 
@@ -110,7 +152,7 @@ class ByKeyAggregate(Aggregate):
             acc[key] = add(acc[key] if key in acc else zero(), value)
         return acc
 
-    def merge(self, a: dict[Any, Any], b: dict[Any, Any]) -> dict[Any, Any]:
+    def merge(self, a: dict[Any, Any], b: dict[Any, Any] | Items) -> dict[Any, Any]:
         zero, merge = self.aggregate.zero, self.aggregate.merge
         for key, other in b.items():
             a[key] = merge(a[key] if key in a else zero(), other)
@@ -154,7 +196,7 @@ class Group(Aggregate):
             return acc
         return self.merge(acc, {key: list(self.combiner(key, iter(group))) for key, group in groups.items()})
 
-    def merge(self, a: dict[Any, list[Any]], b: dict[Any, list[Any]]) -> dict[Any, list[Any]]:
+    def merge(self, a: dict[Any, list[Any]], b: dict[Any, list[Any]] | Items) -> dict[Any, list[Any]]:
         for key, values in b.items():
             if key in a:
                 a[key].extend(values)
@@ -167,43 +209,44 @@ class Group(Aggregate):
         return [out for key in sorted(acc) for out in reducer(key, iter(acc[key]))]
 
 
-def split(acc: dict[Any, Any], npartitions: int) -> list[dict[Any, Any]]:
+def split(acc: dict[Any, Any], npartitions: int) -> list[Items]:
     """
     Cut a dict into C{npartitions} by L{partition_of} its keys.
     """
+    kind = type(acc)
     if npartitions == 1:
-        return [acc]
-    parts: list[dict[Any, Any]] = [type(acc)() for _ in range(npartitions)]
-    crc32 = zlib.crc32
+        return [Items(kind, list(acc), list(acc.values()))]
+    parts = [Items(kind, [], []) for _ in range(npartitions)]
     for key, value in acc.items():
-        if type(key) is str:  # the common case, without two calls
-            parts[crc32(key.encode("utf-8", "surrogatepass")) % npartitions][key] = value
-        else:
-            parts[partition_of(key, npartitions)][key] = value
+        part = parts[partition_of(key, npartitions)]
+        part.keys.append(key)
+        part.values.append(value)
     return parts
 
 
 def pieces(value: Any) -> Iterator[Any]:
     """
-    A large list, dict or Counter in pieces of its own type that are quick to decode; anything else whole.
+    A large list, dict or Counter in pieces that are quick to decode; anything else whole. L{join} undoes it.
     """
     if type(value) is list and len(value) > _SLICE:
         for start in range(0, len(value), _SLICE):
             yield value[start : start + _SLICE]
     elif type(value) in (dict, Counter) and len(value) > _SLICE:
-        items = iter(value.items())
-        while piece := dict(islice(items, _SLICE)):
-            yield piece if type(value) is dict else Counter(piece)
+        keys, values = list(value), list(value.values())
+        for start in range(0, len(keys), _SLICE):
+            yield Items(type(value), keys[start : start + _SLICE], values[start : start + _SLICE])
     else:
         yield value
 
 
 def join(whole: Any, piece: Any) -> Any:
     """
-    Undo L{pieces}, and put partitions side by side: C{piece} belongs behind C{whole}.
+    Put C{piece} behind C{whole}, a list or a dict; the first piece becomes the whole.
     """
+    if whole is None:
+        return piece.copy() if isinstance(piece, Items) else piece
     if isinstance(whole, list):
         whole.extend(piece)
     else:
-        dict.update(whole, piece)
+        dict.update(whole, piece.items())
     return whole

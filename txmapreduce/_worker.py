@@ -28,10 +28,10 @@ from typing import Any
 from ._codec import Codec
 from ._failures import class_names, error_text, traceback_text
 from ._frames import Decoder, encode
+from ._loading import Buffer
 from ._messages import (
     NO_CHUNK,
     VERSION,
-    Buffer,
     Define,
     Done,
     Failed,
