@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests import mappers
 from tests.support import python, until
 from txmapreduce import Inline, MapReduce, Policy
+from txmapreduce.errors import TaskFailed
 
 
 async def waiting(count: int) -> AsyncIterator[int]:
@@ -154,7 +155,7 @@ class AsyncInputTests(TestCase):
                 await deferLater(reactor, 0)
                 closed.append(True)
 
-        with self.assertRaises(Exception):
+        with self.assertRaises(TaskFailed):
             await MapReduce(mappers.fails_at_7).run(records(), backend=Inline())
         await until(lambda: closed)
 

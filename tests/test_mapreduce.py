@@ -23,6 +23,7 @@ from tests.support import PoolCase, in_thread, until
 from txmapreduce import Inline, MapReduce, Policy, Processes, close_default_pool
 from txmapreduce.aggregates import Collect, Counts, Sum
 from txmapreduce.errors import BackendUnavailable, BadInput, MapReduceError, NotSerializable, RunTimedOut, TaskFailed
+from txmapreduce.mapreduce import Run
 
 
 async def failure_of(deferred: Deferred[Any]) -> BaseException:
@@ -99,20 +100,22 @@ class RunCases:
             job = MapReduce(mapper, **options, policy=Policy(chunksize=2, reproducible=True))
             if expected is None:
                 expected = await job.run(range(200), backend=self.backend())
-            run = job.start(self.asking(range(200), lambda: run, asked := []), backend=self.backend())
+            runs: list[Run] = []
+            data = self.asking(range(200), runs, asked := [])
+            runs.append(run := job.start(data, backend=self.backend()))
             result = await run.result
             self.assertEqual(result, expected, f"{options}")
             self.assertEqual(await run.partial(), expected)
             for so_far in await gatherResults(asked):
                 self.assertTrue(so_far is None or type(so_far) is type(expected), f"{so_far!r} of {options}")
 
-    def asking(self, data: Any, run: Any, asked: list[Deferred[Any]]) -> Iterator[Any]:
+    def asking(self, data: Any, runs: list[Run], asked: list[Deferred[Any]]) -> Iterator[Any]:
         """
         Input that asks its run for the partial result as it is read.
         """
         for record in data:
             if record and record % 20 == 0:
-                asked.append(run().partial())
+                asked.append(runs[0].partial())
             yield record
 
     async def test_partialOfNothing(self) -> None:

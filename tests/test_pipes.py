@@ -180,7 +180,7 @@ class ResultPipeTests(PipeCase):
             pipe, writer = self.pipe()
             os.write(writer, data[:length])
             os.close(writer)
-            self.assertIsInstance(pipe.drain(), error.ConnectionLost, f"cut at {length}")
+            self.assertIsInstance(pipe.drain() or pipe.doRead(), error.ConnectionLost, f"cut at {length}")
             self.assertEqual(self.messages, [])
             pipe.close()
 

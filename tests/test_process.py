@@ -400,13 +400,17 @@ class DeathTests(ChildCase):
         path = self.temporary()
 
         def fork(record: object) -> None:
+            reader, writer = os.pipe()
             pid = os.fork()
             if not pid:
                 os.setsid()
                 with contextlib.suppress(BrokenPipeError):
-                    while True:
+                    for number in range(1 << 30):
                         os.write(1, b"and another thing\n" * 1000)
+                        if number == 10:
+                            os.write(writer, b"!")
                 os._exit(0)
+            os.read(reader, 1)
             with open(path, "w") as file:
                 file.write(str(pid))
             os._exit(5)

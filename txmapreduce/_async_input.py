@@ -145,7 +145,7 @@ class AsyncRecords:
         room = self._wanted - len(self._buffer)
         if room > 0 and not self._pulling and not self._ended and not self._closed:
             self._pulling = True
-            self._stop = self._drive(self._pull(room), self._pulled)
+            self._drive(self._pull(room), self._pulled)
 
     async def _pull(self, count: int) -> bool:
         """
@@ -175,28 +175,28 @@ class AsyncRecords:
         else:
             self._loop.call_soon(self._reactor.callFromThread, call)
 
-    def _drive(self, coroutine: Coroutine[Any, Any, bool], then: Callable[[bool], None]) -> Callable[[], object]:
+    def _drive(self, coroutine: Coroutine[Any, Any, bool], then: Callable[[bool], None]) -> None:
         """
-        Run a coroutine at home, and bring its result here.
-
-        @return: what cancels it. A coroutine that is cancelled before it began gives C{False}.
+        Run a coroutine at home, and bring its result here. C{_stop} cancels it; then it may not even have begun, and
+        gives C{False}.
         """
         loop = self._loop
         if loop is None:
             deferred = Deferred.fromCoroutine(coroutine)
+            self._stop = deferred.cancel
             deferred.addCallback(then)
-            return deferred.cancel
-        tasks: list[asyncio.Task[bool]] = []
+            return
+        tasks: list[asyncio.Future[bool]] = []
 
         def begin() -> None:
-            task = asyncio.ensure_future(_Bridge(coroutine))
+            task: asyncio.Future[bool] = asyncio.ensure_future(_Bridge(coroutine))
             task.add_done_callback(
                 lambda done: self._reactor.callFromThread(then, not done.cancelled() and done.result())
             )
             tasks.append(task)
 
+        self._stop = lambda: loop.call_soon_threadsafe(lambda: tasks[0].cancel())
         loop.call_soon_threadsafe(begin)
-        return lambda: loop.call_soon_threadsafe(lambda: tasks[0].cancel())
 
     def _pulled(self, ended: bool) -> None:
         self._pulling = False

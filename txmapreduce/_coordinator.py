@@ -227,6 +227,7 @@ class Coordinator:
     def _do_conclude(self, instruction: events.Conclude) -> None:
         self._concluded = instruction.handles
         if self._plan.streams:
+            self._arrived.extend(instruction.handles)
             self._tell_reader()
         elif self._plan.collects:
             self._assemble()

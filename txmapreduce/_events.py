@@ -63,7 +63,8 @@ class MapAttempt:
 @dataclass(frozen=True)
 class FoldAttempt:
     """
-    One try at folding C{inputs} in order. C{partition}: of each input this part alone; C{None}: all of it.
+    One try at folding C{inputs} in order. C{partition}: of each input this part alone; C{None}: all of it. C{keeps}:
+    the inputs will be needed again.
     """
 
     id: int
@@ -71,6 +72,7 @@ class FoldAttempt:
     inputs: tuple[Handle, ...]
     partition: int | None
     finish: bool
+    keeps: bool = False
 
 
 Attempt = MapAttempt | FoldAttempt

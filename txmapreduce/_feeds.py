@@ -11,9 +11,10 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from .errors import BadInput
 from .inputs import Feed, Source, Split, parse_bytes
 
-__all__ = ["Input", "Records", "Splits"]
+__all__ = ["Input", "Records", "Refused", "Splits"]
 
 
 class Input(Protocol):
@@ -62,6 +63,29 @@ class Records:
         Close the iterator.
         """
         self._feed.close()
+
+
+class Refused:
+    """
+    An input that can't be used: the run fails with C{error} as soon as it reads.
+    """
+
+    splits = False
+    length = None
+
+    def __init__(self, error: BadInput) -> None:
+        self._error = error
+
+    def take(self, count: int) -> Sequence[Any]:
+        """
+        Say why.
+        """
+        raise self._error
+
+    def close(self) -> None:
+        """
+        There is nothing to close.
+        """
 
 
 class Splits:

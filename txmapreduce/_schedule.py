@@ -200,7 +200,7 @@ class Schedule:
         if not inputs:
             self._out.append(Answer(ticket, ()))
             return
-        attempt = FoldAttempt(self._new_id(), number, inputs, None, True)
+        attempt = FoldAttempt(self._new_id(), number, inputs, None, True, keeps=True)
         self._tickets[attempt.id] = ticket
         self._submit(attempt)
 

@@ -91,7 +91,9 @@ class Items:
         """
         The dict.
         """
-        return self.kind(self.items())
+        whole = self.kind()
+        dict.update(whole, self.items())  # what a Counter makes of pairs is something else
+        return whole
 
 
 class ByKey(Aggregate):

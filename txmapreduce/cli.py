@@ -296,6 +296,8 @@ def _format_for(path: str | None, format: str | None) -> str:
     The format to write; and see, before the work is done, that the file can be written.
     """
     if path is None:
+        if sys.stdout is None:
+            raise BadInput("there is no standard output: give an --output")
         return format or "jsonl"
     if os.path.isdir(path):
         raise BadInput(f"{path} is a folder")
@@ -485,7 +487,8 @@ def _carry_out(files: list[str], options: Mapping[str, Any]) -> Any:
 def _wants_bar(progress: bool | None) -> bool:
     from importlib.util import find_spec
 
-    return progress or (progress is None and sys.stderr.isatty() and find_spec("tqdm") is not None)
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    return progress or (progress is None and on_terminal and find_spec("tqdm") is not None)
 
 
 def _wait(job: MapReduce, data: Any, workers: int | None, screen: Any) -> Any:

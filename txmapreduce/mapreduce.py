@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._tasks import EMPTY
 from .aggregates import Aggregate
+from .errors import BadInput
 from .inputs import is_async, records_of
 from .job import Job, Op, Policy, Reducer
 
@@ -180,8 +181,6 @@ class Stream:
     """
 
     def __init__(self, job: Job, data: Any, ordered: bool, backend: Backend | None) -> None:
-        from .errors import BadInput
-
         if not job.collects and job.reducer is None:
             raise BadInput(
                 "this job reduces all its values to one result, so there is nothing to stream: "
@@ -261,7 +260,7 @@ def _begin(job: Job, data: Any, backend: Backend | None, streams: bool = False, 
 
 
 def _input(reactor: Any, job: Job, data: Any) -> Input:
-    from ._feeds import Records, Splits
+    from ._feeds import Records, Refused, Splits
 
     if hasattr(data, "splits"):
         return Splits(data, job.policy.blocksize)
@@ -269,4 +268,7 @@ def _input(reactor: Any, job: Job, data: Any) -> Input:
         from ._async_input import AsyncRecords
 
         return AsyncRecords(reactor, data)
-    return Records(records_of(data))
+    try:
+        return Records(records_of(data))
+    except BadInput as error:
+        return Refused(error)

@@ -9,6 +9,7 @@ in one's own thread.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from .._events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
@@ -107,7 +108,9 @@ class InlineSession:
         )
 
     def _fold(self, attempt: FoldAttempt) -> Outcome:
-        inputs = (handle.value for handle in attempt.inputs if isinstance(handle, _Value))
+        inputs: Iterator[Any] = (handle.value for handle in attempt.inputs if isinstance(handle, _Value))
+        if attempt.keeps:
+            inputs = map(deepcopy, inputs)  # the user's function may change what it is given
         return Outcome(_Value(self._runner.fold(inputs, attempt.finish)))
 
     def kill(self, id: int, error: MapReduceError) -> None:

@@ -1,0 +1,136 @@
+"""
+Jobs and policies: frozen, and validated when they are made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+import pickle
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests import mappers
+from txmapreduce import MapReduce, Policy, Processes
+from txmapreduce.aggregates import Counts, Sum
+from txmapreduce.errors import BadInput
+from txmapreduce.job import Job
+
+
+class PolicyTests(SynchronousTestCase):
+    """
+    L{Policy}.
+    """
+
+    def test_defaults(self) -> None:
+        """
+        Every field has a default; policies are values.
+        """
+        self.assertEqual(Policy(), Policy(retries=3, bad_records="raise"))
+        self.assertEqual(hash(Policy()), hash(Policy()))
+        self.assertEqual(pickle.loads(pickle.dumps(Policy(chunksize=5))), Policy(chunksize=5))
+        with self.assertRaises(dataclasses.FrozenInstanceError):
+            Policy().retries = 5  # type: ignore[misc]
+
+    def test_refused(self) -> None:
+        """
+        A value that can't be used is BadInput, and the message names the parameter and the value.
+        """
+        refused: list[tuple[str, Any]] = [
+            *(("chunksize", value) for value in (0, -1, 1.5, "3", True, math.inf)),
+            *(("buffersize", value) for value in (0, -1, 1.5, True)),
+            *(("retries", value) for value in (-1, None, 1.5, True, "3")),
+            *(("task_timeout", value) for value in (0, -1, "5", True, math.inf, math.nan)),
+            *(("timeout", value) for value in (0, -1, "5", True, math.inf, math.nan)),
+            *(("bad_records", value) for value in ("ignore", None, True)),
+            *(("max_bad_records", value) for value in (-1, 1.5, 3)),
+            *(("retry_exceptions", value) for value in (5, "ValueError", (ValueError, 5), ValueError(), None)),
+            *(("blocksize", value) for value in (0, "many", None, -5, 1.5)),
+        ]
+        for name, value in refused:
+            with self.assertRaises(BadInput, msg=f"{name}={value!r}") as caught:
+                Policy(**{name: value})
+            self.assertIn(name, str(caught.exception), f"{name}={value!r}")
+
+    def test_oneException(self) -> None:
+        """
+        One exception class or a list of them will do for C{retry_exceptions}.
+        """
+        self.assertEqual(Policy(retry_exceptions=OSError).retry_exceptions, (OSError,))  # type: ignore[arg-type]
+        self.assertEqual(Policy(retry_exceptions=[OSError]).retry_exceptions, (OSError,))  # type: ignore[arg-type]
+
+
+class JobTests(SynchronousTestCase):
+    """
+    L{Job}, and L{MapReduce}, which makes one.
+    """
+
+    def test_refused(self) -> None:
+        """
+        Parameters that are not what they should be, or don't go together, are BadInput; the message names them.
+        """
+        refused: list[tuple[dict[str, Any], list[str]]] = [
+            ({"mapper": 5}, ["mapper"]),
+            ({"reduce": operator.add, "reduce_by_key": operator.add}, ["reduce", "reduce_by_key"]),
+            ({"reduce": operator.add, "reducer": mappers.total}, ["reduce", "reducer"]),
+            ({"reduce_by_key": operator.add, "reducer": mappers.total}, ["reduce_by_key", "reducer"]),
+            ({"reduce": 5}, ["reduce"]),
+            ({"reduce": Sum}, ["reduce", "Sum", "()"]),
+            ({"reduce_by_key": "add"}, ["reduce_by_key"]),
+            ({"reduce_by_key": Counts}, ["reduce_by_key", "Counts"]),
+            ({"reducer": 5}, ["reducer"]),
+            ({"reducer": mappers.total, "combiner": 5}, ["combiner"]),
+            ({"combiner": mappers.total}, ["combiner", "reducer"]),
+            ({"initial": 5}, ["initial"]),
+            ({"initial": 5, "reduce": Sum()}, ["initial"]),
+            ({"initial": None, "reduce_by_key": max}, ["initial"]),
+            ({"policy": 5}, ["policy"]),
+            ({"policy": {"retries": 1}}, ["policy"]),
+        ]
+        for options, words in refused:
+            for make in (Job, MapReduce):
+                with self.assertRaises(BadInput, msg=str(options)) as caught:
+                    make(**{"mapper": mappers.square, **options})
+                for word in words:
+                    self.assertIn(word, str(caught.exception))
+
+    def test_frozen(self) -> None:
+        """
+        A job does not change.
+        """
+        with self.assertRaises(dataclasses.FrozenInstanceError):
+            MapReduce(mappers.square).job.flat = True  # type: ignore[misc]
+
+    def test_title(self) -> None:
+        """
+        A job is called by its name, else by its mapper's, of whatever kind that is.
+        """
+        self.assertEqual(Job(mappers.square).title, "square")
+        self.assertEqual(Job(mappers.square, name="mine").title, "mine")
+        self.assertEqual(Job(mappers.Adder(1)).title, "Adder")
+
+    def test_functions(self) -> None:
+        """
+        The user's own objects are known by the names of their parameters.
+        """
+        job = Job(mappers.square, reduce=operator.add, initial=None)
+        self.assertEqual(job.functions(), {"mapper": mappers.square, "reduce": operator.add, "initial": None})
+
+    def test_pool(self) -> None:
+        """
+        The options of a pool are checked as well.
+        """
+        refused: list[tuple[str, Any]] = [
+            *(("max_workers", value) for value in (0, -1, 1.5, True, "2")),
+            *(("min_workers", value) for value in (-1, 1.5, 5)),
+            *(("max_tasks_per_child", value) for value in (0, 1.5)),
+            ("threads_per_worker", 0),
+            ("initializer", 5),
+            *(("idle_timeout", value) for value in (0, -1, "60", math.nan)),
+        ]
+        for name, value in refused:
+            with self.assertRaises(BadInput, msg=f"{name}={value!r}") as caught:
+                Processes(**{"max_workers": 2, name: value})
+            self.assertIn(name, str(caught.exception))
