@@ -42,7 +42,7 @@ def measured(function: Any, workload: Workload, inp: Input) -> dict[str, Any]:
     start = time.perf_counter()
     answer = function(inp)
     end = time.perf_counter()
-    result = {
+    result: dict[str, Any] = {
         "work": (inp.answered_at or end) - (inp.ready_at or start),
         "wall": end - start,
         "ended_at": end,

@@ -162,9 +162,9 @@ def measure(run: Run, folder: Path, timeout: float = 300.0) -> Record:
     """
     Do one run.
 
-    This waits for all children of this process, so nothing else may have started any. Seconds are in C{work} (from warm
-    workers to the answer), C{wall} (with the start and the end of the workers) and C{total} (with the interpreter, imports
-    and the making of the input); bytes in C{peak} (all processes together, sampled) and C{parent_peak}.
+    This waits for all children of this process, so nothing else may have started any. Seconds are in C{work} (from
+    warm workers to the answer), C{wall} (with the start and the end of the workers) and C{total} (with the interpreter,
+    imports and the making of the input); bytes in C{peak} (all processes together, sampled) and C{parent_peak}.
     """
     result = folder / "result.json"
     result.unlink(missing_ok=True)

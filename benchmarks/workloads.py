@@ -301,7 +301,7 @@ def _check_arrays(inp: Input, got: Any) -> None:
 
     got = list(got)
     _expect(all(type(item) is numpy.ndarray and item.dtype == numpy.float64 for item in got), "not arrays of float64")
-    _same((zlib.crc32(numpy.ascontiguousarray(item)) for item in got), inp.expected)
+    _same((zlib.crc32(numpy.ascontiguousarray(item).data) for item in got), inp.expected)
 
 
 # Pure CPU, in tasks of very different length.

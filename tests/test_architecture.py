@@ -56,6 +56,7 @@ LADDER = [
     ["progress"],
     ["web"],
     ["service"],
+    ["_lines", "_stdin"],
     ["cli"],
     ["testing"],
 ]

@@ -115,8 +115,8 @@ class JobTests(SynchronousTestCase):
         """
         The user's own objects are known by the names of their parameters.
         """
-        job = Job(mappers.square, reduce=operator.add, initial=None)
-        self.assertEqual(job.functions(), {"mapper": mappers.square, "reduce": operator.add, "initial": None})
+        job = Job(mappers.square, reduce=operator.add, initial=5)
+        self.assertEqual(job.functions(), {"mapper": mappers.square, "reduce": operator.add, "initial": 5})
 
     def test_pool(self) -> None:
         """

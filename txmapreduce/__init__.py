@@ -25,7 +25,8 @@ The modules, each of which may import only those above it:
   - C{_feeds}, C{_async_input}: what a run reads from
   - C{_plan}, C{_assembly}, C{_coordinator}: carry out the schedule's instructions, put the result together
   - C{mapreduce}: L{MapReduce}
-  - C{progress}, C{cli}: a bar, and the command line
+  - C{progress}: a bar
+  - C{_lines}, C{_stdin}, C{cli}: the command line
 
 Importing this package imports none of them: names are loaded on demand, and the reactor is left alone until a job runs.
 """

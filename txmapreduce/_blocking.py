@@ -101,7 +101,9 @@ def blocking(start: Callable[[], Deferred[T]]) -> T:
     except BaseException:
         if not ended.is_set():  # not the run's own error: Ctrl-C, or what a signal handler raised
             eventual.cancel()
-            ended.wait(_CANCEL_GRACE)
+            if ended.wait(_CANCEL_GRACE):
+                with contextlib.suppress(BaseException):
+                    eventual.wait(_CANCEL_GRACE)  # or crochet would log it as an error that nobody has seen
         raise
 
 

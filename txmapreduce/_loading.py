@@ -192,6 +192,24 @@ def fill_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     function.__dict__.update(state.pop("__dict__", {}))
     for name, value in state.items():
         setattr(function, name, value)
+    function.__globals__.update(_set_up.get(function.__module__, {}))
+
+
+_set_up: dict[str, dict[str, Any]] = {}
+"""Globals that the pool's initializer has set in this process, by module."""
+
+
+@contextmanager
+def setting_up(function: Any) -> Iterator[None]:
+    """
+    While C{function} runs, note the globals that it sets. Functions of the same module that go by value have globals of
+    their own, so what the initializer sets for them is given to those that are loaded later.
+    """
+    names = getattr(function, "__globals__", {})
+    before = dict(names)
+    yield
+    changed = {name: value for name, value in names.items() if name not in before or before[name] is not value}
+    _set_up.setdefault(getattr(function, "__module__", ""), {}).update(changed)
 
 
 def make_cell() -> types.CellType:

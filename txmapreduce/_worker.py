@@ -28,7 +28,7 @@ from typing import Any
 from ._codec import Codec
 from ._failures import class_names, error_text, traceback_text
 from ._frames import Decoder, encode
-from ._loading import Buffer
+from ._loading import Buffer, setting_up
 from ._messages import (
     NO_CHUNK,
     VERSION,
@@ -152,7 +152,8 @@ class Worker:
         """
         try:
             initializer, arguments = Codec().define(blob)
-            initializer(*arguments)
+            with setting_up(initializer):
+                initializer(*arguments)
         except BaseException as error:
             self._fail(SETUP_RUN, 0, TaskError(NO_CHUNK, NO_CHUNK, "start"), error, Codec())
             sys.exit(1)

@@ -10,10 +10,7 @@ Click is imported here and nowhere else, and Twisted only once there is somethin
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
-import enum
-import json
 import operator
 import os
 import re
@@ -23,7 +20,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from pathlib import Path
@@ -32,15 +29,14 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from . import __version__
+from ._lines import lines
+from ._stdin import stdin_lines
 from .errors import BadInput, MapReduceError, TaskFailed
 
 if TYPE_CHECKING:
     from .mapreduce import MapReduce, Run
 
 __all__ = ["main"]
-
-READ_SIZE = 1 << 18
-"""Bytes that are read from standard input at once."""
 
 EXIT_GRACE = 1.0
 """Seconds that this process gets to end after Ctrl-C: a function that runs in it (C{--workers 0}) may not want to."""
@@ -156,55 +152,7 @@ def _make_policy(options: Mapping[str, Any], base: Any) -> Any:
     return dataclasses.replace(Policy() if base is None else base, **changes)
 
 
-# Standard input
-
-
-class _Ready:
-    """
-    Waits in the reactor until a descriptor can be read from, and tells whether there can be more than its end.
-    """
-
-    def __init__(self, reactor: Any, fd: int, ready: Callable[[bool], None]) -> None:
-        self._reactor = reactor
-        self._fd = fd
-        self._ready = ready
-        reactor.addReader(self)
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def logPrefix(self) -> str:
-        return "stdin"
-
-    def doRead(self) -> None:
-        self._reactor.removeReader(self)
-        self._ready(True)
-
-    def connectionLost(self, reason: object) -> None:
-        self._ready(False)
-
-
-async def stdin_lines(reactor: Any, fd: int, encoding: str, errors: str) -> AsyncIterator[str]:
-    """
-    The lines that come, without their ends, as those of C{TextFiles}. The reactor never waits for the next.
-    """
-    from twisted.internet.defer import Deferred
-
-    decoder = codecs.getincrementaldecoder(encoding)(errors)
-    parts: list[str] = []
-    data = b"-"
-    while data:
-        ready: Deferred[bool] = Deferred()
-        _Ready(reactor, fd, ready.callback)
-        data = os.read(fd, READ_SIZE) if await ready else b""
-        head, end, rest = decoder.decode(data, final=not data).rpartition("\n")
-        if end:
-            for line in "".join([*parts, head]).split("\n"):
-                yield line.removesuffix("\r")
-            parts = []
-        parts.append(rest)
-    if last := "".join(parts):
-        yield last.removesuffix("\r")
+# Data and results
 
 
 def _make_data(files: list[str], encoding: str, errors: str) -> Any:
@@ -218,77 +166,6 @@ def _make_data(files: list[str], encoding: str, errors: str) -> Any:
     from twisted.internet import reactor
 
     return stdin_lines(reactor, sys.stdin.fileno(), source.encoding, errors)
-
-
-# Results as lines
-
-
-def lines(result: Any, format: str) -> Iterator[str]:
-    """
-    A result in lines: one for each item of a list or a set, one for each key of a dict, one for anything else.
-    """
-    if isinstance(result, Mapping):
-        pairs = _sorted(result.items(), operator.itemgetter(0))
-        if format == "tsv":
-            return (f"{_cell(key)}\t{_cell(value)}\n" for key, value in pairs)
-        return (f"{_json({'key': key, 'value': value})}\n" for key, value in pairs)
-    if isinstance(result, (set, frozenset)):
-        result = _sorted(result)
-    items = result if isinstance(result, list) else [result]
-    if format == "tsv":
-        return ("\t".join(map(_cell, item if isinstance(item, (tuple, list)) else [item])) + "\n" for item in items)
-    return (f"{_json(item)}\n" for item in items)
-
-
-def _sorted(items: Iterable[Any], key: Callable[[Any], Any] = lambda item: item) -> list[Any]:
-    """
-    In ascending order where that is defined, else in some order that is the same every time.
-    """
-    items = list(items)
-    try:
-        return sorted(items, key=key)
-    except TypeError:
-        return sorted(items, key=lambda item: (type(key(item)).__name__, repr(key(item))))
-
-
-def _json(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_plain)
-    except (TypeError, ValueError):  # a key that is no text, or a number that is none
-        return json.dumps(_plain(value), ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    """
-    C{value} in the types that JSON has.
-    """
-    if isinstance(value, enum.Enum):
-        value = value.value
-    if value is None or isinstance(value, (str, int)):
-        return value
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, Mapping):
-        return {key if isinstance(key, str) else _cell(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if isinstance(value, (set, frozenset)):
-        return [_plain(each) for each in _sorted(value)]
-    if isinstance(value, (bytes, bytearray)):
-        return value.decode("utf-8", "backslashreplace")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return _plain(value.tolist()) if hasattr(value, "tolist") else str(value)
-
-
-_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
-
-
-def _cell(value: Any) -> str:
-    value = _plain(value)
-    if isinstance(value, str):
-        return value.translate(_ESCAPES)
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _format_for(path: str | None, format: str | None) -> str:

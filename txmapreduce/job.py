@@ -78,7 +78,10 @@ class Policy:
             if getattr(self, name) is not None:
                 _count(name, getattr(self, name), least)
         _count("retries", self.retries, 0)
-        _need(parse_bytes(self.blocksize) > 0, f"blocksize has to be above 0, not {self.blocksize!r}")
+        try:
+            parse_bytes(self.blocksize)
+        except BadInput as error:
+            raise BadInput(f"blocksize: {error}") from None
         for name in ("task_timeout", "timeout"):
             if getattr(self, name) is not None:
                 _seconds(name, getattr(self, name))

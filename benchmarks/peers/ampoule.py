@@ -20,29 +20,15 @@ NEEDS = "ampoule"
 LIMITS = {"tiny_default": 20_000, "echo_small": 20_000}
 
 
-class Warm(amp.Command):
-    arguments = [(b"x", amp.Integer())]
-    response = [(b"y", amp.Integer())]
+def _command(name: str, argument: amp.Argument, response: amp.Argument) -> type[amp.Command]:
+    return type(amp.Command)(name, (amp.Command,), {"arguments": [(b"x", argument)], "response": [(b"y", response)]})
 
 
-class Square(amp.Command):
-    arguments = [(b"x", amp.Integer())]
-    response = [(b"y", amp.Integer())]
-
-
-class Spin(amp.Command):
-    arguments = [(b"x", amp.Integer())]
-    response = [(b"y", amp.Integer())]
-
-
-class Echo(amp.Command):
-    arguments = [(b"x", amp.String())]
-    response = [(b"y", amp.String())]
-
-
-class SumTriples(amp.Command):
-    arguments = [(b"x", amp.ListOf(amp.Integer()))]
-    response = [(b"y", amp.Integer())]
+Warm = _command("Warm", amp.Integer(), amp.Integer())
+Square = _command("Square", amp.Integer(), amp.Integer())
+Spin = _command("Spin", amp.Integer(), amp.Integer())
+Echo = _command("Echo", amp.String(), amp.String())
+SumTriples = _command("SumTriples", amp.ListOf(amp.Integer()), amp.Integer())
 
 
 class Child(child.AMPChild):
