@@ -47,7 +47,7 @@ def _pool(inp: Input) -> Iterator[Any]:
 
     from txmapreduce import MapReduce, Policy, Processes
 
-    pool = Processes(inp.workers)
+    pool: Any = Processes(inp.workers)
     MapReduce(warm, policy=Policy(chunksize=1)).run_sync(range(2 * inp.workers), backend=pool)
     inp.ready()
     yield pool
@@ -121,7 +121,7 @@ def _check_size(inp: Input, got: Any) -> None:
 # Keys: pairs of a number as key and 1, in records of a thousand.
 
 PAIRS_PER_RECORD = 1000
-LEAST_PAIRS = 200_000
+LEAST_PAIRS = 1_000_000
 
 
 def _pairs(keys: int) -> int:
@@ -148,7 +148,7 @@ def _check_keys(inp: Input, got: Any) -> None:
 
 # Workers: tasks of one item each.
 
-TASKS = 5000
+TASKS = 20_000
 
 
 def workers(inp: Input) -> Any:

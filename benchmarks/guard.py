@@ -15,7 +15,7 @@ __all__ = ["FLOORS", "guard_runs", "verdicts"]
 FLOORS = {"tiny_default": 0.5, "echo_small": 0.6, "groupsum": 0.6}
 """How many times as fast as a pool of C{multiprocessing} we have to be at least."""
 
-AMOUNTS = {"tiny_default": 200_000, "echo_small": 200_000, "groupsum": 6}
+AMOUNTS = {"tiny_default": 200_000, "echo_small": 200_000, "groupsum": 12}
 
 
 @dataclass(frozen=True)

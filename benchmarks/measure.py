@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from memory import memory_of
 
 __all__ = ["Record", "Run", "adopt_orphans", "measure"]
 
@@ -56,14 +57,6 @@ def adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _memory(process: psutil.Process) -> int:
-    """
-    Bytes of a process: its share of what it shares with others where the system tells (Linux), without that elsewhere.
-    """
-    info = process.memory_full_info()
-    return int(getattr(info, "pss", info.uss))
-
-
 class Sampler(threading.Thread):
     """
     Looks at all descendants of this process, often, but never for more than about a tenth of the time.
@@ -96,7 +89,7 @@ class Sampler(threading.Thread):
             with contextlib.suppress(psutil.Error, OSError):
                 times = process.cpu_times()
                 self.seen[process] = max(self.seen.get(process, 0.0), times.user + times.system)
-                total += _memory(process)
+                total += memory_of(process)
         self.samples.append((time.perf_counter(), total))
 
     def peak(self, until: float) -> int:
@@ -207,7 +200,7 @@ def _finished(record: Record, sampler: Sampler) -> Record:
     sampled = sum(sampler.seen.values())  # what ends by a signal, or is never waited for, is missing in rusage
     record["cpu"] = max(record["cpu"] - record.pop("check_cpu", 0.0), sampled) - prepare
     record["total"] -= record.pop("check_seconds", 0.0)
-    record["peak"] = sampler.peak(record.pop("ended_at"))
+    record["peak"] = max(sampler.peak(record.pop("ended_at")), record.pop("last_peak", 0))
     record["rate"] = record["units"] / record["work"]
     record["ok"] = record["check"] == "ok"
     if not record["ok"]:

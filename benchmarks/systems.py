@@ -77,7 +77,10 @@ def _missing(constants: dict[str, Any]) -> str:
 
 
 def _version(package: str | None) -> str:
-    return importlib.metadata.version(package) if package else platform.python_version()
+    try:
+        return importlib.metadata.version(package) if package else platform.python_version()
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed, from its sources)"
 
 
 def read(path: Path) -> System:

@@ -46,6 +46,7 @@ class Input:
     @ivar files: what to read, where those are files.
     @ivar expected: what L{Workload.check} compares with.
     @ivar serial_cpu: CPU seconds that one process takes, measured in this very process; C{None} where nobody asks.
+    @ivar look: called when the answer is there, and the workers still are.
     @ivar cleanup: called when the answer has been checked.
     """
 
@@ -57,6 +58,7 @@ class Input:
     files: list[str] = field(default_factory=list)
     expected: Any = None
     serial_cpu: float | None = None
+    look: Callable[[], object] | None = None
     cleanup: Callable[[], object] | None = None
     ready_at: float | None = None
     answered_at: float | None = None
@@ -72,6 +74,8 @@ class Input:
         The answer is there: what follows is the end of the workers.
         """
         self.answered_at = time.perf_counter()
+        if self.look is not None:
+            self.look()
         return value
 
     def generate(self) -> Iterator[Any]:

@@ -124,12 +124,18 @@ def to_future(start: Callable[[], Deferred[T]], loop: asyncio.AbstractEventLoop)
     future: asyncio.Future[T] = loop.create_future()
     call = reactor.callFromThread
 
-    def begin() -> None:
-        deferred = start()
-        future.add_done_callback(lambda done: call(deferred.cancel) if done.cancelled() else None)
-        deferred.addBoth(lambda result: loop.call_soon_threadsafe(_settle, future, result))
+    begun: list[Deferred[T]] = []
 
-    call(begin)
+    def begin() -> None:
+        begun.append(start())
+        begun[0].addBoth(told)
+
+    def told(result: Any) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, future, result)
+
+    call(begin)  # and then, perhaps, what cancels it: calls from a thread keep their order
+    future.add_done_callback(lambda done: call(lambda: begun[0].cancel()) if done.cancelled() else None)
     return future
 
 
@@ -145,6 +151,9 @@ def _settle(future: asyncio.Future[Any], result: Any) -> None:
 def settle(start: Callable[[], Deferred[T]]) -> Awaitable[T]:
     """
     What to C{await} for the Deferred of C{start}: in a coroutine of asyncio a future, in one of Twisted the Deferred.
+    Under Twisted's asyncio reactor there is a loop in either; only a coroutine of asyncio is a task's.
     """
     loop = running_loop()
-    return start() if loop is None else to_future(start, loop)
+    if loop is None or (in_reactor_thread() and asyncio.current_task(loop) is None):
+        return start()
+    return to_future(start, loop)

@@ -35,7 +35,7 @@ class Task:
     """
     The task that is running.
 
-    @ivar index: the number of the chunk, counted from 0 in input order.
+    @ivar index: the number of the chunk, counted from 0 in input order; -1 in a reduce task, which has none.
     @ivar attempt: which try of it this is, counted from 1.
     """
 

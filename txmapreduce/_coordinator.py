@@ -80,7 +80,7 @@ class Coordinator:
         Begin. Errors that show at once fail L{result}, too.
         """
         try:
-            self._session = self._backend.open(self._job.program(), self._job.functions(), self)
+            self._session = self._backend.open(self._job.program(), self._job.functions(), self.post)
         except MapReduceError:
             self._end(Failure())
             return
@@ -93,33 +93,6 @@ class Coordinator:
         Stop the run: its work ends, L{result} fails with C{CancelledError}. Nothing happens when it is over already.
         """
         self._end(Failure(CancelledError("the run was cancelled")))
-
-    # What a session tells
-
-    def capacity(self, workers: int) -> None:
-        """
-        See L{backends.Listener}.
-        """
-        self.post(events.Capacity(workers))
-
-    def started(self, id: int) -> None:
-        """
-        See L{backends.Listener}.
-        """
-        if self._plan.task_timeout is not None:
-            self.post(events.Started(id))
-
-    def secured(self, handle: Handle) -> None:
-        """
-        See L{backends.Listener}.
-        """
-        self.post(events.Secured(handle))
-
-    def lost(self, handle: Handle) -> None:
-        """
-        See L{backends.Listener}.
-        """
-        self.post(events.Lost(handle))
 
     # Events and instructions
 
@@ -236,6 +209,9 @@ class Coordinator:
 
     def _do_answer(self, instruction: events.Answer) -> None:
         waiting = self._tickets.pop(instruction.ticket)
+        if instruction.error is not None:
+            waiting.errback(instruction.error)
+            return
         self.gather(instruction.handles).chainDeferred(waiting)
 
     # Results

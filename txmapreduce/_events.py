@@ -64,7 +64,7 @@ class MapAttempt:
 class FoldAttempt:
     """
     One try at folding C{inputs} in order. C{partition}: of each input this part alone; C{None}: all of it. C{keeps}:
-    the inputs will be needed again.
+    the inputs may be needed again, even if all goes well: somebody may ask for the result so far.
     """
 
     id: int
@@ -221,11 +221,18 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Unable:
+    """The backend can't go on with the run: there are no workers, or something was lost for good."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True)
 class Tick:
     """The time asked for by L{Wake} has come."""
 
 
-Event = Capacity | Got | InputFailed | Started | Finished | Broke | Secured | Lost | Taken | Asked | Tick
+Event = Capacity | Got | InputFailed | Started | Finished | Broke | Secured | Lost | Taken | Asked | Tick | Unable
 
 # Instructions
 

@@ -25,15 +25,14 @@ from typing import Any, Final, get_args, get_type_hints
 
 import msgpack
 
-from txmapreduce._loading import Buffer
-from txmapreduce._messages import KINDS, VERSION, Message
-from txmapreduce.errors import ProtocolError
+from ._loading import Buffer
+from ._messages import KINDS, VERSION, Message
+from .errors import ProtocolError
 
 MAX_FRAME: Final = 1 << 30  # How many bytes the buffers of a message may have, together.
 MAX_HEADER: Final = 1 << 20  # How many bytes a header may have.
 MAX_BUFFERS: Final = 65_536  # How many buffers a message may have, and how many items any array in a header.
 MAX_ITEMS: Final = 4 * MAX_BUFFERS  # How many items a header may have, in all its arrays.
-
 _PREFIX: Final = Struct(">4sI")
 _MAGIC: Final = b"txm" + bytes([VERSION])
 _JOINED: Final = 4096  # Copying less than this costs less than one more iovec.

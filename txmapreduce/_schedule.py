@@ -47,6 +47,7 @@ from ._events import (
     Submit,
     Taken,
     Tick,
+    Unable,
     Wake,
 )
 from ._partials import Bag, Last, Partials, Place, Tally, Tree
@@ -139,12 +140,13 @@ class Schedule:
         self._reading.resize(event.workers)
 
     def _on_got(self, event: Got, now: float) -> None:
-        attempt = self._reading.got(event, self._new_id())
-        if attempt is not None:
+        if (attempt := self._reading.got(event, self._new_id())) is not None:
             self._waiting.append(attempt)
 
-    def _on_inputfailed(self, event: InputFailed, now: float) -> None:
+    def _on_inputfailed(self, event: InputFailed | Unable, now: float) -> None:
         self._end(Abort(event.error))
+
+    _on_unable = _on_inputfailed
 
     def _on_started(self, event: Started, now: float) -> None:
         limit = self.plan.task_timeout
@@ -244,8 +246,7 @@ class Schedule:
         self.tally.add(tally)
         limit = self.plan.max_bad_records
         if limit is not None and len(self.tally.skipped) > limit:
-            last = self.tally.skipped[-1].reason
-            text = f"more than {limit} bad records (the policy's max_bad_records); the last: {last}"
+            text = f"more than {limit} bad records (the policy's max_bad_records); the last: {tally.skipped[-1].reason}"
             self._end(Abort(TaskFailed(text, chunk=attempt.first, attempt=attempt.attempt)))
         elif attempt.hold:
             self._bag.add(attempt, outcome, tally)
@@ -297,7 +298,7 @@ class Schedule:
 
     def _fold_due(self) -> None:
         for fold in self._partials.due():
-            attempt = FoldAttempt(self._new_id(), 1, fold.inputs, None, False)
+            attempt = FoldAttempt(self._new_id(), 1, fold.inputs, None, False, keeps=True)
             self._folds[attempt.id] = fold.place
             self._submit(attempt)
 
@@ -336,8 +337,7 @@ class Schedule:
         """
         Whether every chunk has been mapped and every fold in between has ended.
         """
-        reading = self._reading
-        return reading.ended and not (reading.pending or self._waiting or self._mapping or self._folds)
+        return self._reading.ended and not (self._reading.pending or self._waiting or self._mapping or self._folds)
 
     def _conclude(self) -> None:
         if self._last is None and self._complete():

@@ -7,7 +7,6 @@ partitions. A partition is chosen by L{partition_of}, whose answer is the same i
 
 from __future__ import annotations
 
-import numbers
 import operator
 import zlib
 from collections import Counter
@@ -21,6 +20,7 @@ from .aggregates import Aggregate
 __all__ = ["ByKey", "ByKeyAggregate", "Group", "partition_of", "pieces", "split"]
 
 _NUMBERS = (int, float, complex, Decimal, Fraction)
+_KNOWN_EQUALITIES = (str.__eq__, bytes.__eq__, tuple.__eq__)
 _SLICE = 50_000
 """How many entries one piece of a large result has: some 5 ms of decoding, so that the reactor stays free."""
 
@@ -31,17 +31,22 @@ def partition_of(key: Hashable, npartitions: int) -> int:
 
     Equal keys have equal partitions, across types as well (C{1 == 1.0 == True}), in any process. Python's own hash of a
     number keeps that promise and that of text does not, so text goes through CRC-32. Keys of any other type than
-    text, bytes, numbers, C{None} and tuples of them share partition 0: that is always right, if not always balanced.
+    text, bytes, numbers and tuples of them share partition 0, and so do those with an C{__eq__} of their own: that is
+    always right, if not always balanced.
     """
     if type(key) is str:  # the common case, without another call
         return zlib.crc32(key.encode("utf-8", "surrogatepass")) % npartitions
     return _stable_hash(key) % npartitions
 
 
-def _stable_hash(key: object) -> int:
+def _stable_hash(key: Any) -> int:
+    if type(key).__module__ == "numpy" and hasattr(key, "item"):
+        key = key.item()  # what it equals, and hashes as
+    if isinstance(key, (str, bytes, tuple)) and type(key).__eq__ not in _KNOWN_EQUALITIES:
+        return 0
     if isinstance(key, str):
         return zlib.crc32(key.encode("utf-8", "surrogatepass"))
-    if isinstance(key, _NUMBERS) or _is_number(key):
+    if isinstance(key, _NUMBERS):
         # CPython's hash of a number keeps small numbers as they are: mix, so that steps in the keys do no harm.
         return (hash(key) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 32
     if isinstance(key, bytes):
@@ -52,13 +57,6 @@ def _stable_hash(key: object) -> int:
             total = (total * 1_000_003 ^ _stable_hash(item)) & 0xFFFFFFFF
         return total
     return 0
-
-
-def _is_number(key: object) -> bool:
-    """
-    Whether C{key} is a number of another library: one of numpy's equals the built-in one, and so do their hashes.
-    """
-    return isinstance(key, numbers.Number) or (type(key).__module__, type(key).__name__[:4]) == ("numpy", "bool")
 
 
 class Items:

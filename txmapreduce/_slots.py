@@ -76,7 +76,7 @@ class Client(Protocol):
 
     def unavailable(self, error: BackendUnavailable) -> None:
         """
-        There will be no more workers.
+        There will be no more workers: the client leaves.
         """
 
 

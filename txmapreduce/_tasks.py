@@ -13,14 +13,13 @@ from __future__ import annotations
 import copy
 import enum
 import functools
-import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Protocol
 
 from . import _context
+from ._mapping import Progress, all_values, good_values
 from ._messages import NO_CHUNK, Report
 from ._shuffle import split
 from .aggregates import Aggregate
@@ -38,8 +37,6 @@ class Empty(enum.Enum):
 
 
 EMPTY = Empty.EMPTY
-_TEXT_LIMIT = 500
-"""Characters of a bad record that are kept for the report."""
 
 
 class Reduce(Aggregate):
@@ -142,58 +139,7 @@ class Note(Protocol):
     def __setitem__(self, place: int, number: int, /) -> None: ...
 
 
-class _Progress:
-    """
-    Where in its task a runner is, for error messages.
-    """
-
-    def __init__(self) -> None:
-        self._done = 0
-        self._batch = 0
-        self._records: Iterator[Any] = iter(())
-        self._through = True
-
-    def begin(self, records: Sequence[Any]) -> Iterator[Any]:
-        """
-        An iterator over the next C{records}.
-        """
-        self._done += self._batch
-        self._batch = len(records)
-        self._records = iter(records)
-        self._through = False
-        return self._records
-
-    def map(self, mapper: Callable[[Any], Any]) -> Iterator[Any]:
-        """
-        The built-in C{map} over the records, but a StopIteration of the mapper's is an error and not their end.
-        """
-        return chain(map(mapper, chain(self._records, self._reached_end())), self._checked_end())
-
-    def _reached_end(self) -> Iterator[Any]:
-        self._through = True
-        yield from ()
-
-    def _checked_end(self) -> Iterator[Any]:
-        if not self._through:
-            raise RuntimeError("the mapper raised StopIteration")
-        yield from ()
-
-    @property
-    def position(self) -> int:
-        """
-        The number of the record that was taken last: the iterators of lists and ranges tell for free what is left.
-        """
-        return self._done + self._batch - operator.length_hint(self._records) - 1
-
-    @property
-    def total(self) -> int:
-        """
-        How many records there have been.
-        """
-        return self._done + self._batch
-
-
-_Values = Callable[[Iterator[Any], _Progress, list[tuple[int, str]]], Iterable[Any]]
+_Values = Callable[[Iterator[Any], Progress, list[tuple[int, str]]], Iterable[Any]]
 
 
 class Runner:
@@ -213,7 +159,7 @@ class Runner:
 
         @raise TaskError: the user's code raised, or exited.
         """
-        context, progress = self._context, _Progress()
+        context, progress = self._context, Progress()
         hold = task.hold and not self.program.isolate
         skipped: list[tuple[int, str]] = []
         context.begin(task.first, task.attempt)
@@ -232,11 +178,16 @@ class Runner:
             records=progress.total,
             size=len(partial) if isinstance(partial, Sized) else 1,
             seconds=time.perf_counter() - begun,
-            report=Report(
-                tuple((group, name, n) for (group, name), n in context.counters.items()),
-                tuple(skipped),
-                context.status_text,
-            ),
+            report=self.report(skipped),
+        )
+
+    def report(self, skipped: Iterable[tuple[int, str]] = ()) -> Report:
+        """
+        What the task that was run last says on the side.
+        """
+        counters = self._context.counters.items()
+        return Report(
+            tuple((group, name, n) for (group, name), n in counters), tuple(skipped), self._context.status_text
         )
 
     def _fold_chunks(
@@ -244,7 +195,7 @@ class Runner:
         task: MapTask,
         source: Sequence[Any] | Split,
         hold: bool,
-        progress: _Progress,
+        progress: Progress,
         skipped: list[tuple[int, str]],
     ) -> Any:
         aggregate, context, note = self.program.aggregate, self._context, self._note
@@ -278,21 +229,25 @@ class Runner:
         if program.pairs and not batched and not extra_flat:
             flatten = 1
         if program.skip_bad:
-            return functools.partial(_good_values, program.mapper, batched, flatten)
-        return functools.partial(_all_values, program.mapper, batched, flatten)
+            return functools.partial(good_values, program.mapper, batched, flatten)
+        return functools.partial(all_values, program.mapper, batched, flatten)
 
-    def fold(self, partials: Iterable[Any], finish: bool) -> Any:
+    def fold(self, partials: Iterable[Any], finish: bool, attempt: int = 1) -> Any:
         """
         Merge partials in the order given, and C{finish} what comes of it when they are all.
 
         @raise TaskError: the user's code raised, or exited.
         """
         aggregate = self.program.aggregate
+        self._context.begin(NO_CHUNK, attempt)
+        _context.enter(self._context)
         try:
             acc = functools.reduce(aggregate.merge, partials, aggregate.zero())
             return aggregate.finish(acc) if finish else acc
         except BaseException as error:
             raise TaskError(NO_CHUNK, NO_CHUNK, "fold") from error
+        finally:
+            _context.leave()
 
     def hand_over(self, npartitions: int) -> list[Any]:
         """
@@ -305,74 +260,6 @@ class Runner:
         An accumulator in C{npartitions} parts. Only those of pairs can be cut; others are asked for in one.
         """
         return split(acc, npartitions) if self.program.pairs else [acc]
-
-
-def _all_values(
-    mapper: Callable[[Any], Any],
-    batched: bool,
-    flatten: int,
-    records: Iterator[Any],
-    progress: _Progress,
-    skipped: list[tuple[int, str]],
-) -> Iterable[Any]:
-    """
-    The values of all C{records}, at C speed around the user's function.
-    """
-    values: Iterable[Any] = mapper(list(records)) if batched else progress.map(mapper)
-    for _ in range(flatten):
-        values = chain.from_iterable(values)
-    return values
-
-
-def _good_values(
-    mapper: Callable[[Any], Any],
-    batched: bool,
-    flatten: int,
-    records: Iterator[Any],
-    progress: _Progress,
-    skipped: list[tuple[int, str]],
-) -> Iterator[Any]:
-    """
-    The values of those C{records} whose mapping raises nothing; the others are noted in C{skipped}. A record counts
-    whole or not at all, so its values are made before the first is passed on. A batch that raises is tried again
-    record by record.
-    """
-    if batched:
-        batch = list(records)
-        try:
-            yield from _listed(mapper(batch), flatten + 1)
-            return
-        except Exception:
-            start = progress.position - len(batch) + 1
-            steps: Iterable[tuple[int, Any, Any]] = ((start + n, record, [record]) for n, record in enumerate(batch))
-            flatten += 1
-    else:
-        steps = ((progress.position, record, record) for record in records)
-    for position, record, argument in steps:
-        try:
-            values = _listed(mapper(argument), flatten)
-        except Exception as error:
-            skipped.append((position, _describe(record, error)))
-        else:
-            yield from values
-
-
-def _listed(value: Any, flatten: int) -> list[Any]:
-    """
-    All the values of C{value}, which is nested C{flatten} deep.
-    """
-    values = [value]
-    for _ in range(flatten):
-        values = list(chain.from_iterable(values))
-    return values
-
-
-def _describe(record: object, error: BaseException) -> str:
-    try:
-        text = f"{type(error).__name__}: {error} in {record!r}"
-    except Exception:
-        text = f"{type(error).__name__} in a record that has no text"
-    return text if len(text) <= _TEXT_LIMIT else text[:_TEXT_LIMIT] + "..."
 
 
 def _chunks(task: MapTask, records: Sequence[Any]) -> Iterable[tuple[int, Sequence[Any]]]:

@@ -209,9 +209,10 @@ class Worker:
         try:
             runner = run.ready()
             partials = (codec.loads(part) for part in cut(message.buffers, message.lengths))
-            result = runner.fold(partials, message.finish)
+            result = runner.fold(partials, message.finish, message.attempt)
             parts = pieces(result) if message.finish else runner.parts(result, message.npartitions)
             lengths, buffers = _encoded(codec, parts, NO_CHUNK)
+            buffers = (*buffers, *runner.report().encoded())
         except TaskError as error:
             self._fail(message.run, message.task, error, error.__cause__, codec)
             return

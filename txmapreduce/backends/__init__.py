@@ -8,10 +8,10 @@ worker that made them, on another machine. The modules in here are one backend e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._events import Attempt, Handle, Outcome
+from .._events import Attempt, Event, Handle, Outcome
 from .._tasks import Program
 from ..errors import MapReduceError
 from ..inputs import Split
@@ -53,30 +53,10 @@ class AttemptFailed(Exception):
         self.chunk = chunk
 
 
-class Listener(Protocol):
-    """
-    What a session tells the run that it belongs to. Never called from within a call of the session's own methods.
-    """
-
-    def capacity(self, workers: int) -> None:
-        """
-        So many tasks can run at once now.
-        """
-
-    def started(self, id: int) -> None:
-        """
-        The attempt C{id} has begun to run.
-        """
-
-    def secured(self, handle: Handle) -> None:
-        """
-        What was behind a handle that was not secure can no longer be lost.
-        """
-
-    def lost(self, handle: Handle) -> None:
-        """
-        What was behind a handle that was not secure is gone.
-        """
+Listener = Callable[[Event], None]
+"""
+Takes what a session tells its run, at any time: C{Capacity}, C{Started}, C{Secured}, C{Lost}, C{Unable}.
+"""
 
 
 class Session(Protocol):

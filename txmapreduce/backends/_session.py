@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from .._codec import Buffer, Codec
-from .._events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
+from .._events import Attempt, FoldAttempt, Handle, Lost, MapAttempt, Outcome, Secured, Started, Unable
 from .._failures import failure_text
 from .._messages import NO_CHUNK, Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report
 from .._pool import Pool, surroundings
@@ -26,6 +26,7 @@ from .._tasks import Program
 from .._worker import cut
 from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, TaskFailed, WorkerDied
 from . import AttemptFailed, Chunk, Listener
+from ._problems import check_size, died
 
 __all__ = ["ProcessSession"]
 
@@ -83,7 +84,7 @@ class ProcessSession:
         self._surroundings = surroundings()
         self._reactor = reactor
         self._pool = pool
-        self._listener = listener
+        self._tell = listener
         self._tasks: dict[int, _Task] = {}
         self._kept: dict[Slot, _Partial] = {}
         self._awaited: dict[_Partial, list[_Task]] = {}
@@ -135,7 +136,8 @@ class ProcessSession:
         assert isinstance(ticket, _Task)
         attempt = ticket.attempt
         try:
-            task = self._map(ticket, attempt, slot) if isinstance(attempt, MapAttempt) else self._fold(attempt)
+            task = self._map(ticket, attempt) if isinstance(attempt, MapAttempt) else self._fold(attempt)
+            check_size(task)
         except NotSerializable as error:
             self._later(self._fail, ticket, AttemptFailed(error))
             return []
@@ -145,7 +147,7 @@ class ProcessSession:
         slot.defined[self.run] = len(blobs)
         return [*(Define(self.run, n, (blobs[n],)) for n in range(sent, len(blobs))), task]
 
-    def _map(self, ticket: _Task, attempt: MapAttempt, slot: Slot) -> Map:
+    def _map(self, ticket: _Task, attempt: MapAttempt) -> Map:
         buffers = tuple(self._codec.dumps(ticket.chunk))
         ticket.nbytes = sum(map(len, buffers))
         return Map(
@@ -155,7 +157,7 @@ class ProcessSession:
             first=attempt.first,
             count=attempt.count,
             chunksize=attempt.chunksize,
-            hold=attempt.hold and not slot.closing,
+            hold=attempt.hold,
             buffers=buffers,
         )
 
@@ -184,7 +186,7 @@ class ProcessSession:
         """
         Pass it on.
         """
-        self._later(self._listener.started, ticket.id)
+        self._later(self._tell, Started(ticket.id))
 
     def said(self, slot: Slot, message: Message) -> None:
         """
@@ -193,9 +195,10 @@ class ProcessSession:
         if isinstance(message, Parts):
             self._handed_over(slot, message)
         elif isinstance(message, Done):
+            report, parts = _report(message), cut(message.buffers, message.lengths)
             self._pool.answered(slot, message.task)
             if (task := self._tasks.get(message.task)) is not None:
-                self._done(slot, task, message)
+                self._done(slot, task, message, report, parts)
             self._pool.dispatch()
         elif isinstance(message, Failed):
             self._failed(slot, message)
@@ -205,8 +208,10 @@ class ProcessSession:
         The child died while it ran the ticket.
         """
         assert isinstance(ticket, _Task)
-        chunk = slot.child.chunk if isinstance(ticket.attempt, MapAttempt) else None
-        error = ticket.reason or _died(ticket.attempt, chunk, death)
+        chunk = None
+        if isinstance(ticket.attempt, MapAttempt):
+            chunk = ticket.attempt.first if slot.child.chunk is None else slot.child.chunk
+        error = ticket.reason or died(ticket.attempt, chunk, death)
         self._fail(ticket, AttemptFailed(error, retry=True, chunk=chunk))
 
     def vanished(self, slot: Slot) -> None:
@@ -216,7 +221,7 @@ class ProcessSession:
         partial = self._kept.pop(slot)
         for task in self._awaited.pop(partial, []):
             self._fail(task, AttemptFailed(WorkerDied("what a worker kept was lost"), retry=True, charge=False))
-        self._listener.lost(partial)
+        self._tell(Lost(partial))
 
     def retire(self, slot: Slot) -> None:
         """
@@ -226,11 +231,10 @@ class ProcessSession:
 
     def unavailable(self, error: BackendUnavailable) -> None:
         """
-        Every attempt fails with C{error}.
+        The run can't go on.
         """
         self.waiting.clear()
-        for task in list(self._tasks.values()):
-            self._fail(task, AttemptFailed(error))
+        self._tell(Unable(error))
 
     # Attempts
 
@@ -244,15 +248,14 @@ class ProcessSession:
         if self._tasks.pop(task.id, None) is not None:
             task.done.errback(failed)
 
-    def _done(self, slot: Slot, task: _Task, message: Done) -> None:
-        report = _report(message)
+    def _done(self, slot: Slot, task: _Task, message: Done, report: Report, parts: Sequence[Sequence[Buffer]]) -> None:
         if report.status:
             _log.info("{status}", status=report.status, worker=slot.child.pid, task=task.id)
         del self._tasks[task.id]
         if message.held:
             partial, secure = self._keep(slot, task, message), False
         else:
-            partial, secure = _Partial(None, 0.0, cut(message.buffers, message.lengths)), True
+            partial, secure = _Partial(None, 0.0, parts), True
         task.done.callback(
             Outcome(
                 handle=partial,
@@ -297,14 +300,12 @@ class ProcessSession:
         )
         error.__cause__ = cause
         chunk = None if message.chunk == NO_CHUNK else message.chunk
-        failed = AttemptFailed(error, kinds=message.kinds if message.stage != "load" else (), chunk=chunk)
-        for broken in [task] if task is not None else self._awaiting(slot):
-            self._fail(broken, failed)
+        if not message.task:
+            self._tell(Unable(error))  # what it kept can't be sent, and it has dropped it
+        elif task is not None:
+            kinds = message.kinds if message.stage != "load" else ()
+            self._fail(task, AttemptFailed(error, kinds=kinds, chunk=chunk))
         self._pool.dispatch()
-
-    def _awaiting(self, slot: Slot) -> list[_Task]:
-        partial = self._kept.get(slot)
-        return [] if partial is None else self._awaited.pop(partial, [])
 
     # What children keep
 
@@ -336,11 +337,14 @@ class ProcessSession:
     def _handed_over(self, slot: Slot, message: Parts) -> None:
         if slot not in self._kept:
             raise ProtocolError("parts of something that it was not asked for")
+        parts = cut(message.buffers, message.lengths)
+        if len(parts) != self._nparts:
+            raise ProtocolError(f"{len(parts)} parts, where {self._nparts} were asked for")
         partial = self._kept.pop(slot)
-        partial.parts = cut(message.buffers, message.lengths)
+        partial.parts = parts
         partial.slot = None
         partial.size = message.size
-        self._listener.secured(partial)
+        self._tell(Secured(partial))
         for task in self._awaited.pop(partial):
             assert isinstance(task.attempt, FoldAttempt)
             if task.id in self._tasks and all(handle.parts is not None for handle in task.attempt.inputs):  # type: ignore[attr-defined]
@@ -355,26 +359,3 @@ def _report(message: Done) -> Report:
     """
     rest = message.buffers[sum(message.lengths) :]
     return Report.decoded(rest[0]) if rest else Report()
-
-
-def _died(attempt: Attempt, chunk: int | None, death: Death) -> MapReduceError:
-    """
-    The error that says how a worker ended.
-    """
-    where = "while it ran a reduce task" if chunk is None else f"while it ran chunk {chunk}"
-    if death.garbage is not None:
-        return ProtocolError(f"worker {death.pid} sent something that is no message {where}: {death.garbage}")
-    how = "was ended by something outside this process's sight"
-    if death.signal is not None:
-        how = f"was killed by signal {death.signal}"
-    elif death.exit_code is not None:
-        how = f"ended itself with exit code {death.exit_code}"
-    return WorkerDied(
-        f"worker {death.pid} {how} {where} (attempt {attempt.attempt})",
-        chunk=chunk,
-        attempt=attempt.attempt,
-        pid=death.pid,
-        exit_code=death.exit_code,
-        signal=death.signal,
-        stderr=death.stderr,
-    )

@@ -111,7 +111,8 @@ class InlineSession:
         inputs: Iterator[Any] = (handle.value for handle in attempt.inputs if isinstance(handle, _Value))
         if attempt.keeps:
             inputs = map(deepcopy, inputs)  # the user's function may change what it is given
-        return Outcome(_Value(self._runner.fold(inputs, attempt.finish)))
+        value = self._runner.fold(inputs, attempt.finish, attempt.attempt)
+        return Outcome(_Value(value), counters=self._runner.report().counters)
 
     def kill(self, id: int, error: MapReduceError) -> None:
         """

@@ -78,6 +78,9 @@ class Processes(Service):
         ):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise BadInput(f"{label} has to be a whole number of {least} or more, not {value!r}")
+        for name, text in (env or {}).items():
+            if not isinstance(name, str) or not isinstance(text, str):
+                raise BadInput(f"env has to map names to texts, and {name!r}: {text!r} does not")
         if initializer is not None and not callable(initializer):
             raise BadInput(f"initializer has to be a function, not {initializer!r}")
         if not isinstance(idle_timeout, (int, float)) or not idle_timeout > 0:
