@@ -192,7 +192,7 @@ def _growth_parser(commands: Any) -> None:
     parser = commands.add_parser("growth", help="how cost grows with items, their size, keys, workers and chunks")
     _common(parser, 1)
     parser.add_argument("--axes", metavar="A,B", help=f"of {', '.join(GROWTH)} (default: all)")
-    parser.add_argument("--full", action="store_true", help="go to the end of each axis; takes long, and 8 GB")
+    parser.add_argument("--full", action="store_true", help="go to the end of each axis; takes long, and several GB")
     parser.add_argument("--table", metavar="FILE", help="only print the tables of these results")
     parser.set_defaults(call=growth)
 

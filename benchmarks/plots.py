@@ -24,6 +24,15 @@ def _panel(axes: Any, summary: Summary) -> None:
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_title(summary.workload, fontsize=9)
     axes.tick_params(labelsize=7)
+    axes.minorticks_off()
+
+
+def _heights(shown: list[Summary]) -> list[float]:
+    """
+    The height of each line of panels, for bars of about the same height.
+    """
+    counts = [len(summary.rows) for summary in shown] or [1]
+    return [0.7 + 0.18 * max(counts[first : first + COLUMNS]) for first in range(0, len(counts), COLUMNS)]
 
 
 def draw(summaries: list[Summary], path: str) -> None:
@@ -36,13 +45,13 @@ def draw(summaries: list[Summary], path: str) -> None:
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "txmapreduce"  # the same results give the same file
+    matplotlib.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot
 
     shown = [summary for summary in summaries if any(row.ratio is not None for row in summary.rows)]
-    lines = max(1, -(-len(shown) // COLUMNS))
-    tallest = max((len(summary.rows) for summary in shown), default=1)
+    heights = _heights(shown)
     figure, grid = pyplot.subplots(
-        lines, COLUMNS, figsize=(10, lines * (0.8 + 0.18 * tallest)), squeeze=False, layout="constrained"
+        len(heights), COLUMNS, height_ratios=heights, figsize=(10, sum(heights)), squeeze=False, layout="constrained"
     )
     for axes, summary in zip(grid.flat, shown, strict=False):
         _panel(axes, summary)

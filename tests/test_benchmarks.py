@@ -21,18 +21,16 @@ from tests.support import in_thread
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
-if FOLDER.is_dir():
-    sys.path.append(str(FOLDER))
-    import bench
-    import corpus
-    import growth
-    import growth_jobs
-    import guard
-    import systems
-    import tables
-    import workloads
-else:
-    skip = "there is no folder benchmarks/ beside the tests"
+sys.path.append(str(FOLDER))
+
+import bench  # noqa: E402
+import corpus  # noqa: E402
+import growth  # noqa: E402
+import growth_jobs  # noqa: E402
+import guard  # noqa: E402
+import systems  # noqa: E402
+import tables  # noqa: E402
+import workloads  # noqa: E402
 
 
 def text_folder(case: SynchronousTestCase, size: int = 50_000) -> Path:

@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import mappers
 from tests.support import PoolCase, environment, in_thread, python, script
-from txmapreduce import Inline, MapReduce
+from txmapreduce import Inline, MapReduce, Processes
 from txmapreduce.errors import TaskFailed
 
 JOB = """
@@ -45,6 +45,21 @@ class ThreadTests(PoolCase):
         self.assertEqual(await in_thread(lambda: job.run_sync(range(3), backend=self.pool)), [0, 1, 2])
         with self.assertRaises(TaskFailed):
             await in_thread(lambda: job.run_sync(range(10), backend=self.pool))
+
+    async def test_with(self) -> None:
+        """
+        At the end of a C{with} block of a script or a thread the pool's workers have ended.
+        """
+
+        def block() -> tuple[list[int], list[int], list[int]]:
+            with Processes(1) as pool:
+                squares = MapReduce(mappers.square).run_sync(range(4), backend=pool)
+                before = pool.pids
+            return squares, before, pool.pids
+
+        squares, before, after = await in_thread(block)
+        self.assertEqual((squares, len(before), after), ([0, 1, 4, 9], 1, []))
+        self.assertFalse(psutil.pid_exists(before[0]))
 
     async def test_inTheReactorsThread(self) -> None:
         """

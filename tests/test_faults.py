@@ -551,5 +551,3 @@ class CoordinatorTests(FaultCase):
         """
         host, _ = self.host("abs", "never", "stop")
         self.assertIn("stopped", host.output(10))
-
-

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ._events import Drop, Got, MapAttempt, Outcome, Plan, Read
 
-__all__ = ["LARGEST", "Reading", "Sizer"]
+__all__ = ["LARGEST", "LARGEST_STREAMED", "Reading", "Sizer"]
 
 TARGET = 0.04
 """Seconds that a task should take: long against the 0.2 ms that one costs the coordinator, short for a person."""
@@ -26,6 +26,10 @@ little harm."""
 
 LARGEST = 65_536
 """Units of one task at the most, so that its results are decoded in some milliseconds."""
+
+LARGEST_STREAMED = 4096
+"""Records of one task at the most where results are taken one by one: what is read ahead of the reader are some such
+tasks, and each still costs little beside its records."""
 
 MOST_BYTES = 4 << 20
 """Bytes that a task should take in or give back at the most."""
@@ -128,9 +132,10 @@ class Reading:
         size = self._plan.chunksize
         if self._plan.splits:
             return 1
+        most = LARGEST_STREAMED if self._plan.streams else LARGEST
         if size is None:
-            return self._sizer.next()
-        return size * (min(room, self._sizer.next()) if self._plan.bundle else 1)
+            return min(self._sizer.next(), most)
+        return size * (min(room, self._sizer.next(), max(1, most // size)) if self._plan.bundle else 1)
 
     def got(self, event: Got, id: int) -> MapAttempt | None:
         """

@@ -12,7 +12,7 @@ from typing import Any
 
 from workloads import Input, count_block, count_lines, decoded, echo, merge, spin, square, sum_seed, triple, warm
 
-LIMITS = {"tiny_default": 20_000}
+LIMITS = {"tiny_default": 10_000}
 
 
 @contextmanager

@@ -39,8 +39,9 @@ class Processes(Service):
     Worker processes on this machine.
 
     They are started when a run first needs them and stay warm for later runs, until the pool is closed, they have been
-    idle for C{idle_timeout}, or the reactor stops. Use it as C{async with Processes(4) as pool}, as a Twisted service,
-    or just pass it as C{backend=} and L{close} it at the end. A closed or stopped pool takes no more runs.
+    idle for C{idle_timeout}, or the reactor stops. Use it as C{async with Processes(4) as pool}, in a script or a
+    notebook as C{with Processes(4) as pool}, as a Twisted service, or just pass it as C{backend=} and L{close} it at
+    the end. A closed or stopped pool takes no more runs.
     """
 
     name = "txmapreduce"
@@ -154,6 +155,14 @@ class Processes(Service):
         """
         super().stopService()
         return self.close()
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        from .._blocking import blocking
+
+        blocking(self.close)
 
     async def __aenter__(self) -> Processes:
         return self
