@@ -33,6 +33,7 @@ LADDER = [
     ["_shuffle"],
     ["_failures", "_mapping"],
     ["_tasks"],
+    ["_surroundings"],
     ["_worker"],
     ["job"],
     ["_events"],

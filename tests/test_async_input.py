@@ -103,6 +103,21 @@ class AsyncInputTests(TestCase):
             self.assertEqual(await results.__anext__(), n * n)
         await results.aclose()
 
+    async def test_fixedChunks(self) -> None:
+        """
+        Where chunks have to be the same in every run they are, whenever their records come.
+        """
+
+        async def trickle(pauses: set[int]) -> AsyncIterator[int]:
+            for n in range(25):
+                if n in pauses:
+                    await deferLater(reactor, 0)
+                yield n
+
+        job = MapReduce(mappers.only_length, batched=True, policy=Policy(chunksize=10, reproducible=True))
+        for pauses in (set(), {3}, {10, 11, 24}, set(range(25))):
+            self.assertEqual(await job.run(trickle(pauses), backend=Inline()), [10, 10, 5], f"{pauses}")
+
     async def test_paused(self) -> None:
         """
         It is pulled no further than a bounded number of chunks ahead of what was taken.

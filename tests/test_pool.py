@@ -4,10 +4,6 @@ Tests for L{txmapreduce._pool} and L{txmapreduce._slots}: what the pool decides,
 
 from __future__ import annotations
 
-import os
-import pickle
-import sys
-import warnings
 from collections import deque
 from typing import Any
 
@@ -18,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmapreduce._messages import VERSION, Define, Done, Failed, Forget, HandOver, Hello, Map, Message, Surroundings
 from txmapreduce._pool import HELLO_WITHIN, MAX_FAILED_STARTS, Pool
 from txmapreduce._process import Death
-from txmapreduce._slots import Settings, Slot, Ticket, surroundings
+from txmapreduce._slots import Settings, Slot, Ticket
 from txmapreduce._worker import SETUP_RUN
 from txmapreduce.errors import BackendUnavailable, ProtocolError
 
@@ -941,37 +937,3 @@ class CloseTests(World):
         self.children[0].die()
         self.assertTrue(pool.abort().called)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-
-
-class SurroundingsTests(SynchronousTestCase):
-    """
-    Tests for L{surroundings}.
-    """
-
-    def test_facts(self) -> None:
-        """
-        It has the import path, the arguments, the working directory and those warnings filters that can travel.
-        """
-
-        class Own(Warning):
-            pass
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Own)
-            warnings.simplefilter("error", BytesWarning)
-            facts = pickle.loads(surroundings())
-        self.assertEqual((facts["path"], facts["argv"], facts["cwd"]), (sys.path, sys.argv, os.getcwd()))
-        categories = [entry[2] for entry in facts["filters"]]
-        self.assertIn(BytesWarning, categories)
-        self.assertNotIn(Own, categories)
-
-    def test_no_working_directory(self) -> None:
-        """
-        A working directory that has been removed does not matter.
-        """
-        self.addCleanup(os.chdir, os.getcwd())
-        folder = self.mktemp()
-        os.mkdir(folder)
-        os.chdir(folder)
-        os.rmdir(os.path.realpath(os.getcwd()))
-        self.assertEqual(pickle.loads(surroundings())["cwd"], ".")

@@ -48,27 +48,28 @@ def at_home(data: Any) -> Any:
 class _Bridge:
     """
     Lets asyncio run a coroutine that awaits Deferreds: under Twisted's asyncio reactor a generator may be of either
-    kind.
+    kind. The coroutine is made when it begins, since a task that is cancelled before that never would begin it.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        self._coroutine = coroutine
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._make = make
 
     def __await__(self) -> Generator[Any, Any, T]:
-        step, value = self._coroutine.send, None
+        coroutine = self._make()
+        step, value = coroutine.send, None
         while True:
             try:
                 awaited = step(value)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            step, value = self._coroutine.send, None
+            step, value = coroutine.send, None
             try:
                 if isinstance(awaited, Deferred):
                     yield from _fired(awaited).__await__()
                 else:
                     value = yield awaited
             except BaseException as error:
-                step, value = self._coroutine.throw, error
+                step, value = coroutine.throw, error
 
 
 def _fired(deferred: Deferred[Any]) -> asyncio.Future[None]:
@@ -95,10 +96,12 @@ class AsyncRecords:
     splits = False
     length = None
 
-    def __init__(self, reactor: Any, data: AsyncIterable[Any]) -> None:
+    def __init__(self, reactor: Any, data: AsyncIterable[Any], unit: int = 1) -> None:
         """
         @param reactor: the thread that calls L{take} is its.
+        @param unit: records are given in multiples of this, up to the last; the counts that are asked for are such.
         """
+        self._unit = unit
         data = at_home(data)
         self._reactor = reactor
         self._loop: asyncio.AbstractEventLoop | None = data.loop if isinstance(data, _AtHome) else None
@@ -120,10 +123,7 @@ class AsyncRecords:
         self._wanted = count
         waiting: Deferred[Sequence[Any]] = Deferred()
         self._waiting = waiting
-        if self._buffer or self._ended:
-            self._give()
-        else:
-            self._pull_on()
+        self._give()
         return waiting
 
     def _give(self) -> None:
@@ -131,9 +131,10 @@ class AsyncRecords:
         Answer the one who waits, if there is something to say, and pull on as long as there is room.
         """
         self._told = False
-        if self._waiting is not None and (self._buffer or self._ended):
+        ready = len(self._buffer) if self._ended else len(self._buffer) // self._unit * self._unit
+        if self._waiting is not None and (ready or self._ended):
             waiting, self._waiting = self._waiting, None
-            given = self._buffer[: self._wanted]
+            given = self._buffer[: min(ready, self._wanted)]
             del self._buffer[: len(given)]
             if given or self._error is None:
                 waiting.callback(given)
@@ -145,7 +146,7 @@ class AsyncRecords:
         room = self._wanted - len(self._buffer)
         if room > 0 and not self._pulling and not self._ended and not self._closed:
             self._pulling = True
-            self._drive(self._pull(room), self._pulled)
+            self._drive(lambda: self._pull(room), self._pulled)
 
     async def _pull(self, count: int) -> bool:
         """
@@ -175,21 +176,21 @@ class AsyncRecords:
         else:
             self._loop.call_soon(self._reactor.callFromThread, call)
 
-    def _drive(self, coroutine: Coroutine[Any, Any, bool], then: Callable[[bool], None]) -> None:
+    def _drive(self, make: Callable[[], Coroutine[Any, Any, bool]], then: Callable[[bool], None]) -> None:
         """
         Run a coroutine at home, and bring its result here. C{_stop} cancels it; then it may not even have begun, and
         gives C{False}.
         """
         loop = self._loop
         if loop is None:
-            deferred = Deferred.fromCoroutine(coroutine)
+            deferred = Deferred.fromCoroutine(make())
             self._stop = deferred.cancel
             deferred.addCallback(then)
             return
         tasks: list[asyncio.Future[bool]] = []
 
         def begin() -> None:
-            task: asyncio.Future[bool] = asyncio.ensure_future(_Bridge(coroutine))
+            task: asyncio.Future[bool] = asyncio.ensure_future(_Bridge(make))
             task.add_done_callback(
                 lambda done: self._reactor.callFromThread(then, not done.cancelled() and done.result())
             )
@@ -221,7 +222,7 @@ class AsyncRecords:
         close = getattr(self._iterator, "aclose", None)
         if close is not None and not self._ended:
             self._ended = True
-            self._drive(self._closing(close), lambda _: None)
+            self._drive(lambda: self._closing(close), lambda _: None)
 
     async def _closing(self, close: Callable[[], Any]) -> bool:
         try:

@@ -205,7 +205,7 @@ class Coordinator:
         elif self._plan.collects:
             self._assemble()
         else:
-            self.gather(instruction.handles).addCallbacks(self._end, self._end)
+            self.gather(instruction.handles).addCallback(self._checked).addCallbacks(self._end, self._end)
 
     def _do_answer(self, instruction: events.Answer) -> None:
         waiting = self._tickets.pop(instruction.ticket)
@@ -237,7 +237,7 @@ class Coordinator:
         """
         The value whose pieces are behind C{handles}.
         """
-        return self._together(None, iter(handles)).addCallback(self._checked)
+        return self._together(None, iter(handles))
 
     def _together(self, whole: Any, handles: Iterator[Handle]) -> Deferred[Any]:
         assert self._session is not None

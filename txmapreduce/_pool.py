@@ -19,15 +19,15 @@ from twisted.internet.defer import Deferred
 
 from ._messages import VERSION, Define, Done, Failed, Forget, Hello, Message, Surroundings
 from ._process import Child, Death
-from ._slots import Client, Settings, Slot, Ticket, surroundings
+from ._slots import Client, Settings, Slot, Ticket
+from ._surroundings import surroundings
 from ._worker import SETUP_RUN
 from .errors import BackendUnavailable, ProtocolError
 
-__all__ = ["Client", "Pool", "Settings", "Slot", "Ticket", "surroundings"]
+__all__ = ["Pool"]
 
 DEPTH = 2
 """Tickets per slot: one runs while the next one waits in the pipe."""
-
 MAX_FAILED_STARTS = 5
 HELLO_WITHIN = 60.0
 """Seconds until a child that has not said hello is taken for hung. A first import from a slow disk takes some."""

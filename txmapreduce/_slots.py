@@ -4,10 +4,6 @@ What a pool deals with: its settings, its slots, and the runs that are its clien
 
 from __future__ import annotations
 
-import os
-import pickle
-import sys
-import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,7 +13,7 @@ from ._messages import Message
 from ._process import Child, Death
 from .errors import BackendUnavailable
 
-__all__ = ["Client", "Settings", "Slot", "Ticket", "surroundings"]
+__all__ = ["Client", "Settings", "Slot", "Ticket"]
 
 
 @dataclass(frozen=True)
@@ -143,22 +139,3 @@ class Slot:
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
         self.timer = None
-
-
-def surroundings() -> bytes:
-    """
-    What workers take over from this process: import path, arguments, working directory and warnings filters.
-    """
-    try:
-        cwd = os.getcwd()
-    except OSError:  # it has been removed; the workers stay where they are
-        cwd = "."
-    facts: dict[str, Any] = {"path": list(sys.path), "argv": list(getattr(sys, "argv", [])), "cwd": cwd}
-    return pickle.dumps({**facts, "filters": [entry for entry in warnings.filters if _can_travel(entry)]})
-
-
-def _can_travel(entry: Any) -> bool:
-    """
-    Whether a warnings filter can be sent: its category may be a class that workers can't import.
-    """
-    return getattr(entry[2], "__module__", None) == "builtins"

@@ -15,13 +15,11 @@ import contextlib
 import faulthandler
 import mmap
 import os
-import pickle
 import select
 import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +43,7 @@ from ._messages import (
     Surroundings,
 )
 from ._shuffle import pieces
+from ._surroundings import take_over
 from ._tasks import MapTask, Runner, TaskError
 from .errors import ProtocolError
 
@@ -134,7 +133,7 @@ class Worker:
         elif isinstance(message, Forget):
             self._runs.pop(message.run, None)
         elif isinstance(message, Surroundings):
-            take_over(pickle.loads(message.buffers[0]))
+            take_over(message.buffers[0])
 
     def _define(self, message: Define) -> None:
         if message.run == SETUP_RUN:
@@ -210,13 +209,16 @@ class Worker:
             runner = run.ready()
             partials = (codec.loads(part) for part in cut(message.buffers, message.lengths))
             result = runner.fold(partials, message.finish, message.attempt)
-            parts = pieces(result) if message.finish else runner.parts(result, message.npartitions)
+            parts = list(pieces(result)) if message.finish else runner.parts(result, message.npartitions)
+            size = sum(map(_size, parts))
             lengths, buffers = _encoded(codec, parts, NO_CHUNK)
             buffers = (*buffers, *runner.report().encoded())
         except TaskError as error:
             self._fail(message.run, message.task, error, error.__cause__, codec)
             return
-        self._give(Done(message.run, message.task, False, 0, 1, 0.0, lengths, buffers), message.task, NO_CHUNK, codec)
+        self._give(
+            Done(message.run, message.task, False, 0, size, 0.0, lengths, buffers), message.task, NO_CHUNK, codec
+        )
 
     def _hand_over(self, message: HandOver) -> None:
         run = self._runs[message.run]
@@ -324,22 +326,6 @@ def write_all(fd: int, buffers: Sequence[Buffer]) -> None:
             at += 1
         if written:
             views[at] = views[at][written:]
-
-
-def take_over(surroundings: dict[str, Any]) -> None:
-    """
-    Make this process look like the coordinator's: working directory, import path, arguments, warnings filters.
-    """
-    sys.path[:] = surroundings["path"]
-    sys.argv[:] = surroundings["argv"]
-    warnings.filters[:] = surroundings["filters"]  # type: ignore[index]
-    # Also tells the warnings module that its filters have changed. The thread that this is about, L{_watch}'s, sleeps
-    # in the kernel and holds no lock, so a fork in the user's code is as safe as without it.
-    warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
-    try:
-        os.chdir(surroundings["cwd"])
-    except OSError as error:
-        print(f"the working directory of the coordinator can't be entered: {error}", file=sys.stderr)
 
 
 def _die_with_parent(parent: int) -> None:

@@ -23,6 +23,10 @@ Op = Callable[[Any, Any], Any]
 Reducer = Callable[[Any, Iterator[Any]], Iterable[Any]]
 
 
+_FIXED_CHUNKSIZE = 1000
+"""Records per chunk where chunks have to be the same in every run and no size was given."""
+
+
 def _need(condition: bool, message: str) -> None:
     if not condition:
         raise BadInput(message)
@@ -72,6 +76,13 @@ class Policy:
     max_bad_records: int | None = None
     reproducible: bool = False
     seed: int | None = None
+
+    @property
+    def fixed_chunksize(self) -> int | None:
+        """
+        Records per chunk where the chunks have to be the same in every run, because of C{reproducible} or C{seed}.
+        """
+        return (self.chunksize or _FIXED_CHUNKSIZE) if self.reproducible or self.seed is not None else None
 
     def __post_init__(self) -> None:
         for name, least in (("chunksize", 1), ("buffersize", 1), ("max_bad_records", 0)):

@@ -267,7 +267,7 @@ def _input(reactor: Any, job: Job, data: Any) -> Input:
     if is_async(data):
         from ._async_input import AsyncRecords
 
-        return AsyncRecords(reactor, data)
+        return AsyncRecords(reactor, data, job.policy.fixed_chunksize or 1)
     try:
         return Records(records_of(data))
     except BadInput as error:

@@ -19,9 +19,10 @@ from .._codec import Buffer, Codec
 from .._events import Attempt, FoldAttempt, Handle, Lost, MapAttempt, Outcome, Secured, Started, Unable
 from .._failures import failure_text
 from .._messages import NO_CHUNK, Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report
-from .._pool import Pool, surroundings
+from .._pool import Pool
 from .._process import Death
 from .._slots import Slot, Ticket
+from .._surroundings import surroundings
 from .._tasks import Program
 from .._worker import cut
 from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, TaskFailed, WorkerDied
