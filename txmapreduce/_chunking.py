@@ -24,8 +24,8 @@ GROWTH = 16
 """How many times as large as what has been measured the next task may be: one slow record in a new region then does
 little harm."""
 
-LARGEST = 65_536
-"""Units of one task at the most, so that its results are decoded in some milliseconds."""
+LARGEST = 16_384
+"""Units of one task at the most, so that it is read, encoded and decoded in a few milliseconds."""
 
 LARGEST_STREAMED = 4096
 """Records of one task at the most where results are taken one by one: what is read ahead of the reader are some such

@@ -11,7 +11,7 @@ from txmapreduce import Inline, MapReduce, Processes, TextFiles, aggregates
 
 
 def words(line: str) -> list[str]:
-    return re.findall(r"[a-z']+", line.lower())
+    return re.findall(r"[a-z]+(?:'[a-z]+)?", line.lower())
 
 
 def standard_library() -> list[Path]:
