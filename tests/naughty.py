@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from txmapreduce import current_task
+from txmapreduce import aggregates, current_task
 
 
 def note(path: str) -> None:
@@ -304,3 +304,29 @@ def left(a: Any, b: Any) -> Any:
     The first of two.
     """
     return a
+
+
+class SumThatDies(aggregates.Sum):
+    """
+    A sum whose first C{finish}, in the last fold, kills its worker.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        object.__setattr__(self, "path", path)
+
+    def finish(self, acc: Any) -> Any:
+        try:
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL))  # type: ignore[attr-defined]
+        except FileExistsError:
+            return super().finish(acc)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("it is dead")
+
+
+def keys_of(record: int) -> Iterator[tuple[str, int]]:
+    """
+    Ten keys, shared with other records.
+    """
+    for n in range(10):
+        yield f"key {record * n % 50}", record

@@ -46,7 +46,7 @@ LADDER = [
     ["_pool"],
     ["_blocking"],
     ["backends"],
-    ["backends._cpus", "backends._problems"],
+    ["backends._cpus", "backends._handles", "backends._problems"],
     ["backends._session"],
     ["backends.inline", "backends.processes"],
     ["_feeds"],

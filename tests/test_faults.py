@@ -14,7 +14,7 @@ from functools import partial
 import psutil
 from twisted.internet.defer import CancelledError
 
-from txmapreduce import MapReduce, Policy
+from txmapreduce import MapReduce, Policy, _schedule
 from txmapreduce.aggregates import Counts
 from txmapreduce.backends import _session
 from txmapreduce.errors import (
@@ -230,6 +230,23 @@ class DeathTests(FaultCase):
         error = await self.assertFailure(job.run(range(4), backend=self.pool()), WorkerDied)
         self.assertEqual((error.signal, error.attempt, error.chunk), (signal.SIGKILL, 2, None))
         self.assertIn("reduce task", str(error))
+
+    async def test_in_the_last_fold(self) -> None:
+        """
+        A worker that dies in the last fold takes the part with it that it kept for that. The result is exact all the
+        same, whether one worker folds all or each its partition.
+        """
+        expected: dict[str, int] = {}
+        for record in range(60):
+            for key, value in naughty.keys_of(record):
+                expected[key] = expected.get(key, 0) + value
+        for many in (5, 1000):
+            self.patch(_schedule, "MANY_KEYS", many)
+            job = MapReduce(naughty.keys_of, reduce_by_key=naughty.SumThatDies(self.mktemp()), policy=ONE)
+            run = job.start(range(60), backend=self.pool(2))
+            self.assertEqual(await run.result, expected, f"{many}")
+            self.assertGreater(run.progress().retried, 0)
+            self.assertEqual(run.progress().records, 60)
 
 
 class HangTests(FaultCase):

@@ -185,7 +185,7 @@ class AnswerTests(SynchronousTestCase):
         parts = [worker.codec.dumps(text) for text in "abc"]
         buffers = tuple(buffer for part in parts for buffer in part)
         lengths = tuple(map(len, parts))
-        worker.send(Fold(1, 7, 1, False, 1, lengths, buffers), Fold(1, 8, 1, True, 1, lengths, buffers))
+        worker.send(Fold(1, 7, 1, False, 1, False, lengths, buffers), Fold(1, 8, 1, True, 1, False, lengths, buffers))
         self.assertEqual([worker.values(worker.next()) for _ in range(2)], [["abc"], ["<abc"]])
 
     def test_holds_until_asked(self) -> None:
@@ -197,7 +197,7 @@ class AnswerTests(SynchronousTestCase):
         worker.define(1, Program(lambda x: [(x, 1)], Counts(), pairs=False, flat=True))
         worker.map(1, 1, ["a", "b"], hold=True)
         worker.map(1, 2, ["a"], hold=True)
-        worker.send(HandOver(1, 1), HandOver(1, 1))
+        worker.send(HandOver(1, 1, -1), HandOver(1, 1, -1))
         first, second, parts, nothing = (worker.next() for _ in range(4))
         assert isinstance(first, Done) and isinstance(second, Done)
         self.assertEqual([(first.held, first.buffers), (second.held, second.buffers)], [(True, ()), (True, ())])
@@ -215,7 +215,7 @@ class AnswerTests(SynchronousTestCase):
             worker.next()
         worker.send(Forget(1))
         worker.define(1, Program(lambda x: x, Counts()))
-        worker.send(HandOver(1, 1), HandOver(2, 1))
+        worker.send(HandOver(1, 1, -1), HandOver(2, 1, -1))
         self.assertEqual([worker.values(worker.next()) for _ in range(2)], [[{}], [{"a": 1}]])
 
     def test_writes_down_what_it_does(self) -> None:
@@ -384,7 +384,7 @@ class AnswerTests(SynchronousTestCase):
         worker = self.worker()
         worker.define(1, Program(naughty.modules, Counts(), flat=True))
         worker.map(1, 1, [1], hold=True)
-        worker.send(HandOver(1, 1))
+        worker.send(HandOver(1, 1, -1))
         worker.next()
         (loaded,) = worker.values(worker.next())
         self.assertIn("txmapreduce", loaded)

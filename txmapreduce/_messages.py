@@ -80,7 +80,7 @@ class Fold:
     """
     Fold partials in the order given: the buffers hold them one after the other, C{lengths} says how many buffers each
     has. C{finish}: the last fold, which applies C{initial}, C{finish} and the reducer; otherwise the result is wanted
-    in C{npartitions} parts.
+    in C{npartitions} parts. C{kept}: start from the part that was kept at the last L{HandOver}.
     """
 
     run: int
@@ -88,6 +88,7 @@ class Fold:
     attempt: int
     finish: bool
     npartitions: int
+    kept: bool
     lengths: tuple[int, ...]
     buffers: tuple[Buffer, ...]
 
@@ -95,11 +96,13 @@ class Fold:
 @dataclass(frozen=True)
 class HandOver:
     """
-    Give what was kept for this run, in C{npartitions} parts, and start afresh.
+    Give what was kept for this run, in C{npartitions} parts, and start afresh. Part C{keep} stays, for a L{Fold} that
+    is coming (-1: none does).
     """
 
     run: int
     npartitions: int
+    keep: int
     buffers: tuple[Buffer, ...] = ()
 
 
@@ -156,7 +159,8 @@ class Failed:
 @dataclass(frozen=True)
 class Parts:
     """
-    What was kept, in parts: C{lengths} says how many buffers each part has, C{size} how many keys there are in all.
+    What was kept, in parts: C{lengths} says how many buffers each part has (none: that part stays), C{size} how many
+    keys there are in all.
     """
 
     run: int

@@ -19,7 +19,7 @@ from twisted.internet.defer import Deferred
 
 from ._messages import VERSION, Define, Done, Failed, Forget, Hello, Message, Surroundings
 from ._process import Child, Death
-from ._slots import Client, Settings, Slot, Ticket
+from ._slots import Client, Settings, Slot, Ticket, next_client
 from ._surroundings import surroundings
 from ._worker import SETUP_RUN
 from .errors import BackendUnavailable, ProtocolError
@@ -122,39 +122,36 @@ class Pool:
         """
         Hand out tickets as long as there is a slot for one.
         """
-        while (client := self._next_client()) is not None:
+        while (client := next_client(self._clients, self._slots)) is not None:
             slot = self._free_slot()
             if slot is None:
                 return
             if not client.waiting:  # it has just been told that there are no workers
                 continue
-            ticket = client.waiting.popleft()
-            messages = client.prepare(ticket, slot)
-            if not messages:
-                continue
-            ticket.slot = slot
-            slot.queue.append(ticket)
-            slot.tasks += 1
-            for message in messages:
-                slot.child.send(message)
-            if len(slot.queue) == 1 and slot.greeted:
-                client.began(ticket)
+            self.assign(client.waiting.popleft(), slot)
 
-    def _next_client(self) -> Client | None:
+    def assign(self, ticket: Ticket, slot: Slot) -> None:
         """
-        The client with the fewest tickets under way; of several, the one whose turn was longest ago.
+        Hand a ticket to this very slot, behind what it has.
         """
-        waiting = [client for client in self._clients.values() if client.waiting]
-        if len(waiting) < 2:
-            return waiting[0] if waiting else None
-        under_way = dict.fromkeys(self._clients, 0)
-        for slot in self._slots:
-            for ticket in slot.queue:
-                if ticket.client.run in under_way:
-                    under_way[ticket.client.run] += 1
-        client = min(waiting, key=lambda client: under_way[client.run])
-        self._clients[client.run] = self._clients.pop(client.run)
-        return client
+        messages = ticket.client.prepare(ticket, slot)
+        if not messages:
+            return
+        ticket.slot = slot
+        slot.queue.append(ticket)
+        slot.tasks += 1
+        for message in messages:
+            slot.child.send(message)
+        if len(slot.queue) == 1 and slot.greeted:
+            ticket.client.began(ticket)
+
+    def forget(self, slot: Slot, run: int) -> None:
+        """
+        Have the child drop all that it has of a run.
+        """
+        slot.keeps.discard(run)
+        if slot.defined.pop(run, 0):
+            slot.child.send(Forget(run))
 
     def _free_slot(self) -> Slot | None:
         """

@@ -4,8 +4,8 @@ What a pool deals with: its settings, its slots, and the runs that are its clien
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from ._messages import Message
 from ._process import Child, Death
 from .errors import BackendUnavailable
 
-__all__ = ["Client", "Settings", "Slot", "Ticket"]
+__all__ = ["Client", "Settings", "Slot", "Ticket", "next_client"]
 
 
 @dataclass(frozen=True)
@@ -139,3 +139,17 @@ class Slot:
         if self.timer is not None and self.timer.active():
             self.timer.cancel()
         self.timer = None
+
+
+def next_client(clients: dict[int, Client], slots: Sequence[Slot]) -> Client | None:
+    """
+    The client with waiting tickets that has the fewest under way; of several, the one whose turn was longest ago, which
+    goes to the end of C{clients}.
+    """
+    waiting = [client for client in clients.values() if client.waiting]
+    if len(waiting) < 2:
+        return waiting[0] if waiting else None
+    under_way = Counter(ticket.client.run for slot in slots for ticket in slot.queue)
+    client = min(waiting, key=lambda client: under_way[client.run])
+    clients[client.run] = clients.pop(client.run)
+    return client

@@ -21,22 +21,24 @@ from typing import Any, Protocol
 from . import _context
 from ._mapping import Progress, all_values, good_values
 from ._messages import NO_CHUNK, Report
-from ._shuffle import split
+from ._shuffle import Items, split
 from .aggregates import Aggregate
 from .inputs import Split
 
-__all__ = ["EMPTY", "MapTask", "Outcome", "Program", "Reduce", "Runner", "TaskError"]
+__all__ = ["EMPTY", "STAYS", "MapTask", "Outcome", "Program", "Reduce", "Runner", "TaskError"]
 
 
-class Empty(enum.Enum):
+class Absent(enum.Enum):
     """
-    What is folded from no values at all, where there is no initial value: it has no value, so this stands for it.
+    What stands where there is no value: one that is no user's, and the same in every process.
     """
 
-    EMPTY = "empty"
+    EMPTY = "nothing has been folded, and there is no initial value"
+    STAYS = "it is kept where it was made"
 
 
-EMPTY = Empty.EMPTY
+EMPTY = Absent.EMPTY
+STAYS = Absent.STAYS
 
 
 class Reduce(Aggregate):
@@ -152,6 +154,7 @@ class Runner:
         self._note: Note = [0] if note is None else note
         self._context = _context.Task(program.seed)
         self._held: list[Any] = []  # the accumulator that is kept from task to task, if there is one
+        self._own: list[Any] = []  # the part of it that stays for the last fold
 
     def map(self, task: MapTask, source: Sequence[Any] | Split) -> Outcome:
         """
@@ -232,9 +235,10 @@ class Runner:
             return functools.partial(good_values, program.mapper, batched, flatten)
         return functools.partial(all_values, program.mapper, batched, flatten)
 
-    def fold(self, partials: Iterable[Any], finish: bool, attempt: int = 1) -> Any:
+    def fold(self, partials: Iterable[Any], finish: bool, attempt: int = 1, own: bool = False) -> Any:
         """
-        Merge partials in the order given, and C{finish} what comes of it when they are all.
+        Merge partials in the order given, and C{finish} what comes of it when they are all. C{own}: add to the part
+        that L{hand_over} left here.
 
         @raise TaskError: the user's code raised, or exited.
         """
@@ -242,18 +246,27 @@ class Runner:
         self._context.begin(NO_CHUNK, attempt)
         _context.enter(self._context)
         try:
-            acc = functools.reduce(aggregate.merge, partials, aggregate.zero())
+            acc = self._own.pop() if own else aggregate.zero()
+            if isinstance(acc, Items):
+                acc = aggregate.merge(aggregate.zero(), acc)
+            acc = functools.reduce(aggregate.merge, partials, acc)
             return aggregate.finish(acc) if finish else acc
         except BaseException as error:
             raise TaskError(NO_CHUNK, NO_CHUNK, "fold") from error
         finally:
             _context.leave()
 
-    def hand_over(self, npartitions: int) -> list[Any]:
+    def hand_over(self, npartitions: int, keep: int = -1) -> list[Any]:
         """
-        What was held, in C{npartitions} parts, and start afresh.
+        What was held, in C{npartitions} parts, and start afresh. In place of part C{keep} there is L{STAYS}: it is kept
+        for the L{fold} that asks for it.
         """
-        return self.parts(self._held.pop() if self._held else self.program.aggregate.zero(), npartitions)
+        acc = self._held.pop() if self._held else self.program.aggregate.zero()
+        parts = [acc] if npartitions == 1 and keep == 0 else self.parts(acc, npartitions)
+        if keep >= 0:
+            self._own[:] = [parts[keep]]
+            parts[keep] = STAYS
+        return parts
 
     def parts(self, acc: Any, npartitions: int) -> list[Any]:
         """

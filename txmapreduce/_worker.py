@@ -44,7 +44,7 @@ from ._messages import (
 )
 from ._shuffle import pieces
 from ._surroundings import take_over
-from ._tasks import MapTask, Runner, TaskError
+from ._tasks import STAYS, MapTask, Runner, TaskError
 from .errors import ProtocolError
 
 __all__ = ["SETUP_RUN", "main"]
@@ -208,7 +208,7 @@ class Worker:
         try:
             runner = run.ready()
             partials = (codec.loads(part) for part in cut(message.buffers, message.lengths))
-            result = runner.fold(partials, message.finish, message.attempt)
+            result = runner.fold(partials, message.finish, message.attempt, message.kept)
             parts = list(pieces(result)) if message.finish else runner.parts(result, message.npartitions)
             size = sum(map(_size, parts))
             lengths, buffers = _encoded(codec, parts, NO_CHUNK)
@@ -223,7 +223,7 @@ class Worker:
     def _hand_over(self, message: HandOver) -> None:
         run = self._runs[message.run]
         try:
-            parts = run.ready().hand_over(message.npartitions)
+            parts = run.ready().hand_over(message.npartitions, message.keep)
             lengths, buffers = _encoded(run.codec, parts, NO_CHUNK)
         except TaskError as error:
             self._fail(message.run, 0, error, error.__cause__, run.codec)
@@ -292,7 +292,7 @@ def _encoded(codec: Codec, values: Any, chunk: int) -> tuple[tuple[int, ...], tu
     buffers: list[Buffer] = []
     try:
         for value in values:
-            encoded = codec.dumps(value)
+            encoded = [] if value is STAYS else codec.dumps(value)
             lengths.append(len(encoded))
             buffers.extend(encoded)
     except BaseException as error:

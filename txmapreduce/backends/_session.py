@@ -8,7 +8,7 @@ that, the coordinator hears that it is lost.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +27,7 @@ from .._tasks import Program
 from .._worker import cut
 from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, TaskFailed, WorkerDied
 from . import AttemptFailed, Chunk, Listener
+from ._handles import Partial, Task, report_of
 from ._problems import check_size, died
 
 __all__ = ["ProcessSession"]
@@ -38,35 +39,6 @@ HOLD_BYTES = 64 << 20
 
 HOLD_SECONDS = 10.0
 """How old may be what a worker keeps: so much work at most is done again when it dies."""
-
-
-class _Partial:
-    """
-    A handle: encoded parts, or a promise that C{slot} keeps them.
-    """
-
-    __slots__ = ("parts", "since", "size", "slot", "taken_in")
-
-    def __init__(self, slot: Slot | None, since: float, parts: Sequence[Sequence[Buffer]] | None) -> None:
-        self.slot = slot
-        self.parts = parts
-        self.since = since
-        self.taken_in = 0
-        self.size = 0
-
-
-class _Task(Ticket):
-    """
-    A ticket with what its session needs to know.
-    """
-
-    def __init__(self, attempt: Attempt, client: ProcessSession, chunk: Chunk) -> None:
-        super().__init__(attempt.id, client)
-        self.attempt = attempt
-        self.chunk = chunk
-        self.done: Deferred[Outcome] = Deferred()
-        self.nbytes = 0
-        self.reason: MapReduceError | None = None
 
 
 class ProcessSession:
@@ -86,9 +58,13 @@ class ProcessSession:
         self._reactor = reactor
         self._pool = pool
         self._tell = listener
-        self._tasks: dict[int, _Task] = {}
-        self._kept: dict[Slot, _Partial] = {}
-        self._awaited: dict[_Partial, list[_Task]] = {}
+        self._tasks: dict[int, Task] = {}
+        self._kept: dict[Slot, Partial] = {}
+        self._awaited: dict[Partial, list[Task]] = {}
+        self._own: dict[Slot, Partial] = {}
+        self._places: dict[int, Slot | None] = {}
+        self._void: Counter[Slot] = Counter()
+        self._hold_seconds = HOLD_SECONDS
         self.run = pool.new_run()
         pool.join(self)
 
@@ -98,7 +74,7 @@ class ProcessSession:
         """
         Queue an attempt.
         """
-        task = self._tasks[attempt.id] = _Task(attempt, self, chunk)
+        task = self._tasks[attempt.id] = Task(attempt, self, chunk)
         if not isinstance(attempt, FoldAttempt) or not self._call_in(task):
             self.waiting.append(task)
             self._pool.dispatch()
@@ -117,7 +93,7 @@ class ProcessSession:
         """
         The decoded pieces of a result.
         """
-        assert isinstance(handle, _Partial) and handle.parts is not None
+        assert isinstance(handle, Partial) and handle.parts is not None
         return succeed(map(self._codec.loads, handle.parts))
 
     def close(self) -> Deferred[None]:
@@ -134,10 +110,10 @@ class ProcessSession:
         """
         The messages that make a child run the ticket. A record that can't be serialised fails the attempt.
         """
-        assert isinstance(ticket, _Task)
+        assert isinstance(ticket, Task)
         attempt = ticket.attempt
         try:
-            task = self._map(ticket, attempt) if isinstance(attempt, MapAttempt) else self._fold(attempt)
+            task = self._map(ticket, attempt) if isinstance(attempt, MapAttempt) else self._fold(ticket, attempt)
             check_size(task)
         except NotSerializable as error:
             self._later(self._fail, ticket, AttemptFailed(error))
@@ -148,7 +124,7 @@ class ProcessSession:
         slot.defined[self.run] = len(blobs)
         return [*(Define(self.run, n, (blobs[n],)) for n in range(sent, len(blobs))), task]
 
-    def _map(self, ticket: _Task, attempt: MapAttempt) -> Map:
+    def _map(self, ticket: Task, attempt: MapAttempt) -> Map:
         buffers = tuple(self._codec.dumps(ticket.chunk))
         ticket.nbytes = sum(map(len, buffers))
         return Map(
@@ -162,10 +138,10 @@ class ProcessSession:
             buffers=buffers,
         )
 
-    def _fold(self, attempt: FoldAttempt) -> Fold:
+    def _fold(self, ticket: Task, attempt: FoldAttempt) -> Fold:
         lengths: list[int] = []
         buffers: list[Buffer] = []
-        for part in self._parts(attempt):
+        for part in self._parts(ticket, attempt):
             lengths.append(len(part))
             buffers.extend(part)
         return Fold(
@@ -174,14 +150,21 @@ class ProcessSession:
             attempt=attempt.attempt,
             finish=attempt.finish,
             npartitions=self._nparts,
+            kept=ticket.place is not None,
             lengths=tuple(lengths),
             buffers=tuple(buffers),
         )
 
-    def _parts(self, attempt: FoldAttempt) -> Iterator[Sequence[Buffer]]:
+    def _parts(self, task: Task, attempt: FoldAttempt) -> Iterator[Sequence[Buffer]]:
+        """
+        The parts to send: all but the one that is where the fold takes place.
+        """
         for handle in attempt.inputs:
-            assert isinstance(handle, _Partial) and handle.parts is not None
-            yield from handle.parts if attempt.partition is None else [handle.parts[attempt.partition]]
+            assert isinstance(handle, Partial) and handle.parts is not None
+            for part in handle.parts if attempt.partition is None else [handle.parts[attempt.partition]]:
+                assert part or handle.slot is task.place
+                if part:
+                    yield part
 
     def began(self, ticket: Ticket) -> None:
         """
@@ -196,7 +179,7 @@ class ProcessSession:
         if isinstance(message, Parts):
             self._handed_over(slot, message)
         elif isinstance(message, Done):
-            report, parts = _report(message), cut(message.buffers, message.lengths)
+            report, parts = report_of(message), cut(message.buffers, message.lengths)
             self._pool.answered(slot, message.task)
             if (task := self._tasks.get(message.task)) is not None:
                 self._done(slot, task, message, report, parts)
@@ -208,7 +191,7 @@ class ProcessSession:
         """
         The child died while it ran the ticket.
         """
-        assert isinstance(ticket, _Task)
+        assert isinstance(ticket, Task)
         chunk = None
         if isinstance(ticket.attempt, MapAttempt):
             chunk = ticket.attempt.first if slot.child.chunk is None else slot.child.chunk
@@ -219,16 +202,25 @@ class ProcessSession:
         """
         What the child kept is gone. Folds that waited for it can't be done.
         """
-        partial = self._kept.pop(slot)
-        for task in self._awaited.pop(partial, []):
-            self._fail(task, AttemptFailed(WorkerDied("what a worker kept was lost"), retry=True, charge=False))
-        self._tell(Lost(partial))
+        self._void.pop(slot, None)
+        lost = [self._kept.pop(slot)] if slot in self._kept else []
+        lost.extend(self._give_up_own(slot))
+        orphans = [task for task in self._tasks.values() if task.place is not None]
+        self.waiting = deque(ticket for ticket in self.waiting if ticket not in orphans)
+        if lost:
+            self._hold_seconds /= 4  # where workers die often, less must be at stake, or the run never ends
+        for partial in lost:
+            orphans.extend(self._awaited.pop(partial, []))
+            self._tell(Lost(partial))
+        for task in orphans:
+            self._fail_lost(task)
 
     def retire(self, slot: Slot) -> None:
         """
-        Get back what a child keeps, because it is to end.
+        Get back what a child keeps, because it is to end. What it keeps for the last fold stays: that will not be long.
         """
-        self._ask(self._kept[slot])
+        if slot in self._kept:
+            self._ask(self._kept[slot])
 
     def unavailable(self, error: BackendUnavailable) -> None:
         """
@@ -245,18 +237,18 @@ class ProcessSession:
         """
         self._reactor.callLater(0, call, *args)
 
-    def _fail(self, task: _Task, failed: AttemptFailed) -> None:
+    def _fail(self, task: Task, failed: AttemptFailed) -> None:
         if self._tasks.pop(task.id, None) is not None:
             task.done.errback(failed)
 
-    def _done(self, slot: Slot, task: _Task, message: Done, report: Report, parts: Sequence[Sequence[Buffer]]) -> None:
+    def _done(self, slot: Slot, task: Task, message: Done, report: Report, parts: Sequence[Sequence[Buffer]]) -> None:
         if report.status:
             _log.info("{status}", status=report.status, worker=slot.child.pid, task=task.id)
         del self._tasks[task.id]
         if message.held:
             partial, secure = self._keep(slot, task, message), False
         else:
-            partial, secure = _Partial(None, 0.0, parts), True
+            partial, secure = Partial(None, 0.0, parts), True
         task.done.callback(
             Outcome(
                 handle=partial,
@@ -271,17 +263,17 @@ class ProcessSession:
             )
         )
 
-    def _keep(self, slot: Slot, task: _Task, message: Done) -> _Partial:
+    def _keep(self, slot: Slot, task: Task, message: Done) -> Partial:
         """
         The child has folded one more task into what it keeps. It has to hand that over when it gets too old or large.
         """
         partial = self._kept.get(slot)
         if partial is None:
-            partial = self._kept[slot] = _Partial(slot, self._reactor.seconds(), None)
+            partial = self._kept[slot] = Partial(slot, self._reactor.seconds(), None)
             slot.keeps.add(self.run)
         partial.taken_in += task.nbytes
         partial.size = message.size
-        if partial.taken_in > HOLD_BYTES or self._reactor.seconds() - partial.since > HOLD_SECONDS:
+        if partial.taken_in > HOLD_BYTES or self._reactor.seconds() - partial.since > self._hold_seconds:
             self._ask(partial)
         return partial
 
@@ -289,18 +281,11 @@ class ProcessSession:
         if message.task:
             self._pool.answered(slot, message.task)
         task = self._tasks.get(message.task)
-        cause = self._codec.load_exception(message.buffers[0]) if message.buffers else None
-        attempt = 1 if task is None else task.attempt.attempt
-        pid = slot.child.pid
-        error = TaskFailed(
-            failure_text(message.stage, message.chunk, message.record, attempt, pid, message.message),
-            chunk=None if message.chunk == NO_CHUNK else message.chunk,
-            attempt=attempt,
-            pid=pid,
-            remote_traceback=message.traceback,
-        )
-        error.__cause__ = cause
+        attempt, pid = 1 if task is None else task.attempt.attempt, slot.child.pid
         chunk = None if message.chunk == NO_CHUNK else message.chunk
+        text = failure_text(message.stage, message.chunk, message.record, attempt, pid, message.message)
+        error = TaskFailed(text, chunk=chunk, attempt=attempt, pid=pid, remote_traceback=message.traceback)
+        error.__cause__ = self._codec.load_exception(message.buffers[0]) if message.buffers else None
         if not message.task:
             self._tell(Unable(error))  # what it kept can't be sent, and it has dropped it
         elif task is not None:
@@ -310,53 +295,104 @@ class ProcessSession:
 
     # What children keep
 
-    def _call_in(self, task: _Task) -> bool:
+    def _call_in(self, task: Task) -> bool:
         """
-        Have all inputs of a fold brought here that children keep. Whether there are any.
+        Have all inputs of a fold brought here that children keep, but what it can be folded with where it is. Whether
+        there are any.
         """
-        assert isinstance(task.attempt, FoldAttempt)
-        missing = [handle for handle in task.attempt.inputs if isinstance(handle, _Partial) and handle.parts is None]
-        for partial in missing:
-            if self._kept.get(partial.slot) is not partial:  # type: ignore[arg-type]
-                lost = AttemptFailed(WorkerDied("what a worker kept was lost"), retry=True, charge=False)
-                self._later(self._fail, task, lost)
-                return True
+        attempt = task.attempt
+        assert isinstance(attempt, FoldAttempt)
+        missing = [handle for handle in attempt.inputs if isinstance(handle, Partial) and handle.parts is None]
+        if any(partial.slot is None or self._kept.get(partial.slot) is not partial for partial in missing):
+            self._later(self._fail_lost, task)
+            return True
+        if attempt.finish and not attempt.keeps:
+            self._place(task, attempt, [partial for partial in missing if partial not in self._awaited])
         for partial in missing:
             self._ask(partial).append(task)
         return bool(missing)
 
-    def _ask(self, partial: _Partial) -> list[_Task]:
+    def _place(self, task: Task, attempt: FoldAttempt, missing: list[Partial]) -> None:
+        """
+        Let the last fold take place where most of it is; of several by partition, each where one of the holders is.
+        """
+        holders = [partial for partial in missing if partial.slot is not None and not partial.slot.closing]
+        if attempt.partition is None and holders:
+            largest = max(holders, key=lambda partial: partial.size)
+            self._ask(largest, 1, 0)
+            task.place = largest.slot
+        elif attempt.partition is not None:
+            if attempt.partition == 0:  # this one decides for all of them, which are submitted one after the other
+                self._places = {n: partial.slot for n, partial in enumerate(holders[: self._nparts])}
+                for n, partial in enumerate(holders[: self._nparts]):
+                    self._ask(partial, self._nparts, n)
+            task.place = self._places.get(attempt.partition)
+
+    def _ask(self, partial: Partial, npartitions: int | None = None, keep: int = -1) -> list[Task]:
         """
         Ask for what a child keeps, once. Who waits for it goes into the list that comes back.
         """
         if partial not in self._awaited:
             assert partial.slot is not None
             self._awaited[partial] = []
-            partial.slot.child.send(HandOver(self.run, self._nparts))
+            partial.asked = (npartitions or self._nparts, keep)
+            partial.slot.child.send(HandOver(self.run, *partial.asked))
         return self._awaited[partial]
 
     def _handed_over(self, slot: Slot, message: Parts) -> None:
+        if self._void[slot]:
+            self._void[slot] -= 1
+            return
         if slot not in self._kept:
             raise ProtocolError("parts of something that it was not asked for")
         parts = cut(message.buffers, message.lengths)
-        if len(parts) != self._nparts:
-            raise ProtocolError(f"{len(parts)} parts, where {self._nparts} were asked for")
+        npartitions, keep = self._kept[slot].asked
+        stays = [n for n, part in enumerate(parts) if not part]
+        if len(parts) != npartitions or stays != [keep][: keep + 1]:
+            raise ProtocolError(
+                f"{len(parts)} parts of {npartitions}, all but {stays}, where all but {keep} were asked for"
+            )
         partial = self._kept.pop(slot)
         partial.parts = parts
-        partial.slot = None
         partial.size = message.size
-        self._tell(Secured(partial))
-        for task in self._awaited.pop(partial):
-            assert isinstance(task.attempt, FoldAttempt)
-            if task.id in self._tasks and all(handle.parts is not None for handle in task.attempt.inputs):  # type: ignore[attr-defined]
-                self.waiting.append(task)
-        self._pool.handed_over(slot, self.run)
+        waiting = self._awaited.pop(partial)
+        if keep >= 0:
+            self._own[slot] = partial
+        else:
+            partial.slot = None
+            self._tell(Secured(partial))
+            self._pool.handed_over(slot, self.run)
+        for task in waiting:
+            self._called_in(task)
         self._pool.dispatch()
 
+    def _called_in(self, task: Task) -> None:
+        """
+        Go on with a fold if all its inputs are where they have to be.
+        """
+        assert isinstance(task.attempt, FoldAttempt)
+        if task.id not in self._tasks or any(handle.parts is None for handle in task.attempt.inputs):  # type: ignore[attr-defined]
+            return
+        if task.place is None:
+            self.waiting.append(task)
+        else:
+            self._pool.assign(task, task.place)
 
-def _report(message: Done) -> Report:
-    """
-    What the task said on the side: the buffer behind those of its partial.
-    """
-    rest = message.buffers[sum(message.lengths) :]
-    return Report.decoded(rest[0]) if rest else Report()
+    def _give_up_own(self, gone: Slot) -> list[Partial]:
+        """
+        A child is gone. Where there are others that keep a part for the last fold, or have been asked to, they drop it:
+        there will be another last fold, with other parts. It is all lost, then; that costs work, and is seldom.
+        """
+        asked = {slot: partial for slot, partial in self._kept.items() if partial.asked[1] >= 0}
+        for slot in {**self._own, **asked}:
+            if slot is not gone:
+                self._pool.forget(slot, self.run)
+        lost = list(self._own.values())
+        for slot in [slot for slot in self._kept if slot in asked or slot in self._own]:
+            lost.append(self._kept.pop(slot))
+            self._void[slot] += lost[-1] in self._awaited  # its answer is under way, and means nothing any more
+        self._own.clear()
+        return lost
+
+    def _fail_lost(self, task: Task) -> None:
+        self._fail(task, AttemptFailed(WorkerDied("what a worker kept was lost"), retry=True, charge=False))
