@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ._arena import Arena
 from ._codec import Codec
 from ._failures import class_names, error_text, traceback_text
 from ._frames import Decoder, encode
@@ -40,6 +41,7 @@ from ._messages import (
     Map,
     Message,
     Parts,
+    Release,
     Surroundings,
 )
 from ._shuffle import pieces
@@ -52,7 +54,7 @@ __all__ = ["SETUP_RUN", "main"]
 SETUP_RUN = 0
 """The run number under which the pool's initializer is defined."""
 
-_DOWN = (Surroundings, Define, Map, Fold, HandOver, Forget)
+_DOWN = (Surroundings, Define, Map, Fold, HandOver, Forget, Release)
 _PR_SET_PDEATHSIG = 1
 _IOVECS = 512
 _LAST_MOMENT = 0.5
@@ -95,10 +97,11 @@ class Worker:
     The child's loop over a pair of descriptors.
     """
 
-    def __init__(self, read_fd: int, write_fd: int, note: memoryview) -> None:
+    def __init__(self, read_fd: int, write_fd: int, note: memoryview, arena: Arena | None = None) -> None:
         self._read_fd = read_fd
         self._write_fd = write_fd
         self._note = note
+        self._arena = arena
         self._runs: dict[int, _Run] = {}
         self._stdout, self._stderr = sys.stdout, sys.stderr
         self._pid = os.getpid()
@@ -107,11 +110,12 @@ class Worker:
         """
         Answer messages until the task pipe ends.
         """
-        decoder = Decoder(_DOWN)
+        decoder = Decoder(_DOWN, None if self._arena is None else self._arena.borrow)
         self.send(Hello(VERSION, self._pid))
         while received := os.readv(self._read_fd, decoder.buffers()):
             for message in decoder.received(received):
                 self._answer(message)
+                del message  # and with it the views of its buffers
 
     def send(self, message: Message) -> None:
         """
@@ -119,7 +123,12 @@ class Worker:
         """
         if os.getpid() != self._pid:
             os._exit(0)  # a fork of the user's that came back from the user's function: it has no part in this
-        write_all(self._write_fd, encode(message))
+        if self._arena is None:
+            write_all(self._write_fd, encode(message))
+            return
+        ended = self._arena.ended()
+        released = encode(Release(ended)) if ended else []
+        write_all(self._write_fd, [*released, *encode(message, self._arena.lend)])
 
     def _answer(self, message: Message) -> None:
         if isinstance(message, Map):
@@ -132,6 +141,9 @@ class Worker:
             self._hand_over(message)
         elif isinstance(message, Forget):
             self._runs.pop(message.run, None)
+        elif isinstance(message, Release):
+            assert self._arena is not None
+            self._arena.give_back(message.blocks)
         elif isinstance(message, Surroundings):
             take_over(message.buffers[0])
 
@@ -362,20 +374,20 @@ def _own_group() -> None:
         os.setpgid(0, 0)
 
 
-def main(read_fd: int = 3, write_fd: int = 4, note_fd: int = 5) -> None:
+def main(read_fd: int = 3, write_fd: int = 4, note_fd: int = 5, arena_fd: int | None = None) -> None:
     """
     Be a worker. Called in a fresh interpreter; returns when the task pipe ends.
     """
     parent = os.getppid()
     _own_group()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for fd in (read_fd, write_fd, note_fd):
+    for fd in (read_fd, write_fd, note_fd, *(() if arena_fd is None else (arena_fd,))):
         os.set_inheritable(fd, False)
     faulthandler.enable()
     note = memoryview(mmap.mmap(note_fd, mmap.PAGESIZE)).cast("q")
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    worker = Worker(read_fd, write_fd, note)
+    worker = Worker(read_fd, write_fd, note, None if arena_fd is None else Arena(arena_fd, worker=True))
     _die_with_parent(parent)
     threading.Thread(target=_watch, args=(read_fd,), daemon=True, name="txmapreduce-watch").start()
     try:
