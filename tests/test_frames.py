@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce._frames import MAX_BUFFERS, MAX_HEADER, Decoder, encode
+from txmapreduce._frames import MAX_HEADER, Decoder, encode
+from txmapreduce._headers import MAX_BUFFERS
 from txmapreduce._messages import KINDS, VERSION, Done, Failed, Fold, Forget, Hello, Map, Message, Parts
 from txmapreduce.errors import ProtocolError
 

@@ -14,19 +14,21 @@ writes into a copy, as does a fork.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import mmap
 import os
+import resource
 import weakref
 from bisect import bisect, insort
 from collections import deque
 from collections.abc import Iterable
-from functools import partial
 
 from ._loading import Buffer
 from .errors import ProtocolError
 
-__all__ = ["SMALLEST", "Arena", "Blocks", "create"]
+__all__ = ["SMALLEST", "Arena", "Blocks", "create", "join"]
 
 SMALLEST = 256 * 1024
 """Smaller buffers go through the pipe: what a block costs beside its copy is not worth it."""
@@ -34,7 +36,7 @@ SMALLEST = 256 * 1024
 PAGE = mmap.PAGESIZE
 DOWN = 64 << 20
 """Bytes for the coordinator to lend: some tasks' worth."""
-UP = 1 << 30
+UP = 512 << 20
 """Bytes for the worker to lend. Only what is used takes memory; results that are kept as arrays stay here."""
 KEEP = 64 << 20
 """Bytes of pages that stay while nobody uses them."""
@@ -160,9 +162,16 @@ class _Lender:
         pages = self._blocks.give_back(first)
         self._idle += self._made.count(1, first, first + pages)
         if self._idle * PAGE > KEEP:
+            self._unmake(first, pages)
+
+    def _unmake(self, first: int, pages: int) -> None:
+        """
+        Give the memory of some pages back to the system, where it takes it.
+        """
+        with contextlib.suppress(OSError):
+            self._mapping.advise(first * PAGE, pages * PAGE, mmap.MADV_REMOVE)
             self._idle -= self._made.count(1, first, first + pages)
             self._made[first : first + pages] = bytes(pages)
-            self._mapping.advise(first * PAGE, pages * PAGE, mmap.MADV_REMOVE)
 
 
 class _Borrower:
@@ -208,6 +217,7 @@ class Arena:
     One side's part in an arena.
 
     @ivar fd: the file.
+    @ivar shared: whether the other side has it, too: nothing is lent before.
     """
 
     def __init__(self, fd: int, *, worker: bool) -> None:
@@ -215,7 +225,8 @@ class Arena:
         @raise OSError: the system has no address space to give.
         """
         self.fd = fd
-        down, up = (0, DOWN), (DOWN, UP)
+        self.shared = worker
+        down, up = (0, DOWN), (DOWN, os.fstat(fd).st_size - DOWN)
         lent, borrowed = (up, down) if worker else (down, up)
         borrower = _Borrower(fd, *borrowed)
         self._lender: _Lender | None = _Lender(fd, *lent)
@@ -228,7 +239,9 @@ class Arena:
 
         @return: what tells the other side where; C{None} where it has to go through the pipe.
         """
-        return None if self._lender is None or len(buffer) < SMALLEST else self._lender.lend(buffer)
+        if len(buffer) < SMALLEST or not self.shared or self._lender is None:
+            return None
+        return self._lender.lend(buffer)
 
     def give_back(self, blocks: Iterable[int]) -> None:
         """
@@ -236,8 +249,10 @@ class Arena:
 
         @raise ProtocolError: they were not lent.
         """
+        if self._lender is None:
+            return
         try:
-            for first in blocks if self._lender is not None else ():
+            for first in blocks:
                 self._lender.give_back(first)
         except KeyError as error:
             raise ProtocolError(f"shared memory at page {error} comes back which was not lent") from error
@@ -253,19 +268,32 @@ class Arena:
 
 def create() -> Arena | None:
     """
-    A new arena, the coordinator's part; C{None} where the system has none to give.
+    A new arena, the coordinator's part; C{None} where the system has none to give, or the user has limited how much
+    address space a process may have.
     """
-    if not hasattr(os, "memfd_create"):
+    if not hasattr(os, "memfd_create") or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         return None
     try:
-        fd = os.memfd_create("txmapreduce-arena")
+        fd = os.memfd_create("txmapreduce-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError:
         return None
     try:
         os.ftruncate(fd, DOWN + UP)
+        # A file that becomes shorter would end the process that reads what is gone.
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return Arena(fd, worker=False)
     except OSError:
         os.close(fd)
+        return None
+
+
+def join(fd: int | None) -> Arena | None:
+    """
+    The worker's part in the arena behind C{fd}; C{None} where there is none, or no room for it.
+    """
+    try:
+        return None if fd is None else Arena(fd, worker=True)
+    except OSError:
         return None
 
 
@@ -289,4 +317,4 @@ def _forked() -> None:
     _forks += 1
 
 
-os.register_at_fork(after_in_parent=_forked, after_in_child=_forked)
+os.register_at_fork(before=_forked, after_in_parent=_forked, after_in_child=_forked)

@@ -11,7 +11,7 @@ The rules:
   - A header is checked to the last item against the annotations of its message. What is not exactly a message is a
     L{ProtocolError}. After one the decoder takes nothing any more, since nobody knows where the next frame starts.
   - A message owns its memory: a buffer is C{bytes} when it is small, and else a C{bytearray} that was read into place.
-  - A buffer that the sender has put elsewhere has no bytes here: in place of its length stands where it is, as C{~place}.
+  - A buffer that the sender has put elsewhere has no bytes here. Instead of its length stands where it is: C{~place}.
   - Each byte is handled a bounded number of times, however the reads are cut.
 
 Strings may hold lone surrogates (names of files, texts of exceptions): both sides let them pass.
@@ -26,7 +26,7 @@ from typing import Any, Final, get_args, get_type_hints
 
 import msgpack
 
-from ._headers import MAX_BUFFERS, MAX_ITEMS, check_items, unpacked
+from ._headers import check_items, unpacked
 from ._loading import Buffer
 from ._messages import KINDS, VERSION, Message
 from .errors import ProtocolError

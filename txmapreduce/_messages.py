@@ -6,7 +6,8 @@ here; C{buffers} travel behind the header as they are, never joined or copied. C
 
 Down the task pipe (coordinator to worker): L{Surroundings} and L{Define} prepare, L{Map} and L{Fold} are tasks,
 L{HandOver} asks for what was kept, L{Forget} ends a run. Up the result pipe: L{Hello} once, then one of L{Done} and
-L{Failed} for each task, in the order in which they were sent, and one L{Parts} for each L{HandOver}. Both ways: L{Release}.
+L{Failed} for each task, in the order in which they were sent, and one L{Parts} for each L{HandOver}. L{Release}
+goes both ways.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ VERSION = 1
 @dataclass(frozen=True)
 class Hello:
     """
-    The worker is up and reads its task pipe.
+    The worker is up and reads its task pipe. C{shares}: it has its part of the shared memory.
     """
 
     version: int
     pid: int
+    shares: bool = False
     buffers: tuple[Buffer, ...] = ()
 
 
@@ -217,5 +219,17 @@ class Report:
 
 Message = Hello | Surroundings | Define | Map | Fold | HandOver | Forget | Done | Failed | Parts | Release
 
-KINDS: tuple[type[Message], ...] = (Hello, Surroundings, Define, Map, Fold, HandOver, Forget, Done, Failed, Parts, Release)
+KINDS: tuple[type[Message], ...] = (
+    Hello,
+    Surroundings,
+    Define,
+    Map,
+    Fold,
+    HandOver,
+    Forget,
+    Done,
+    Failed,
+    Parts,
+    Release,
+)
 """A message's kind in the header is its place in here."""

@@ -22,8 +22,8 @@ from twisted.python.failure import Failure
 
 from ._arena import Arena
 from ._frames import Decoder, encode
-from ._messages import Done, Failed, Hello, Message, Parts, Release
 from ._loading import Buffer
+from ._messages import Done, Failed, Hello, Message, Parts, Release
 from .errors import ProtocolError
 
 __all__ = ["ExitWatch", "ResultPipe", "TaskPipe", "bytes_waiting", "open_pipes"]
@@ -128,9 +128,7 @@ class TaskPipe(FileDescriptor):
     Our end of the task pipe. What it can't write at once waits here; the pool hands out two tasks a worker, no more.
     """
 
-    def __init__(
-        self, reactor: Any, fd: int, ended: Callable[[Failure], None], arena: Arena | None = None
-    ) -> None:
+    def __init__(self, reactor: Any, fd: int, ended: Callable[[Failure], None], arena: Arena | None = None) -> None:
         super().__init__(reactor)
         self.fd = fd
         self.connected = 1

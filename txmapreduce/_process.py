@@ -31,7 +31,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import _arena
-from ._messages import NO_CHUNK, Message, Release
+from ._messages import NO_CHUNK, Hello, Message, Release
 from ._pipes import ExitWatch, ResultPipe, TaskPipe, bytes_waiting, open_pipes
 from .errors import ProtocolError
 
@@ -228,7 +228,10 @@ class Child:
         if isinstance(message, Release):
             if self._arena is not None:
                 self._arena.give_back(message.blocks)
-        elif not self.dead:
+            return
+        if isinstance(message, Hello) and self._arena is not None:
+            self._arena.shared = message.shares
+        if not self.dead:
             self._owner.said(self, message)
 
     def _print(self, stream: str, line: str) -> None:

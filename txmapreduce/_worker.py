@@ -3,7 +3,7 @@ The child process: reads tasks from one pipe, runs them, writes what they gave t
 
     - Descriptor 3 brings messages, descriptor 4 takes them; 0, 1 and 2 belong to the user's code. Descriptor 5 is the
       note: some shared memory with the numbers of the chunk, the run and the task that are running, which outlives this
-      process.
+      process. Descriptor 6, where there is one, is the arena, through which large buffers go.
     - Everything happens on one thread, in the order in which it was sent. A second thread does nothing but wait for the
       end of the task pipe, so that this process ends with the coordinator even while the user's code runs.
     - Whatever the user's code raises is an answer. Only when it ends the process does the process end.
@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ._arena import Arena
+from ._arena import Arena, join
 from ._codec import Codec
 from ._failures import class_names, error_text, traceback_text
 from ._frames import Decoder, encode
@@ -111,7 +111,7 @@ class Worker:
         Answer messages until the task pipe ends.
         """
         decoder = Decoder(_DOWN, None if self._arena is None else self._arena.borrow)
-        self.send(Hello(VERSION, self._pid))
+        self.send(Hello(VERSION, self._pid, self._arena is not None))
         while received := os.readv(self._read_fd, decoder.buffers()):
             for message in decoder.received(received):
                 self._answer(message)
@@ -387,7 +387,7 @@ def main(read_fd: int = 3, write_fd: int = 4, note_fd: int = 5, arena_fd: int | 
     note = memoryview(mmap.mmap(note_fd, mmap.PAGESIZE)).cast("q")
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    worker = Worker(read_fd, write_fd, note, None if arena_fd is None else Arena(arena_fd, worker=True))
+    worker = Worker(read_fd, write_fd, note, join(arena_fd))
     _die_with_parent(parent)
     threading.Thread(target=_watch, args=(read_fd,), daemon=True, name="txmapreduce-watch").start()
     try:
