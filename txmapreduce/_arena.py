@@ -14,12 +14,12 @@ writes into a copy, as does a fork.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import fcntl
 import mmap
 import os
 import resource
+import sys
 import weakref
 from bisect import bisect, insort
 from collections import deque
@@ -104,9 +104,11 @@ class _Mapping:
         # Not at exit: there views may outlive whatever is called then.
         weakref.finalize(self, _libc.munmap, address, size).atexit = False
 
-    def advise(self, start: int, size: int, advice: int) -> None:
-        if _libc.madvise(self.address + start, size, advice):
-            raise OSError(ctypes.get_errno(), "madvise")
+    def advise(self, start: int, size: int, advice: int) -> bool:
+        """
+        Whether the system took the advice.
+        """
+        return not _libc.madvise(self.address + start, size, advice)
 
 
 class _Lender:
@@ -168,8 +170,7 @@ class _Lender:
         """
         Give the memory of some pages back to the system, where it takes it.
         """
-        with contextlib.suppress(OSError):
-            self._mapping.advise(first * PAGE, pages * PAGE, mmap.MADV_REMOVE)
+        if self._mapping.advise(first * PAGE, pages * PAGE, mmap.MADV_REMOVE):
             self._idle -= self._made.count(1, first, first + pages)
             self._made[first : first + pages] = bytes(pages)
 
@@ -200,10 +201,9 @@ class _Borrower:
         """
         The last view of a block is gone. Whatever was written into it goes, too. Called in any thread.
         """
-        if forks != _forks:
-            return  # a fork may still look at it
-        self._mapping.advise(first * PAGE, size, mmap.MADV_DONTNEED)
-        self._ended.append(first)
+        # A fork that was made meanwhile may still look at it.
+        if forks == _forks and self._mapping.advise(first * PAGE, size, mmap.MADV_DONTNEED):
+            self._ended.append(first)
 
     def ended(self) -> tuple[int, ...]:
         """
@@ -271,7 +271,7 @@ def create() -> Arena | None:
     A new arena, the coordinator's part; C{None} where the system has none to give, or the user has limited how much
     address space a process may have.
     """
-    if not hasattr(os, "memfd_create") or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+    if sys.platform != "linux" or resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
         return None
     try:
         fd = os.memfd_create("txmapreduce-arena", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

@@ -155,8 +155,9 @@ class TaskPipe(FileDescriptor):
     def _encoded(self, message: Message) -> list[Buffer]:
         if self._arena is None:
             return encode(message)
+        pieces = encode(message, self._arena.lend)
         ended = self._arena.ended()
-        return [*(encode(Release(ended)) if ended else ()), *encode(message, self._arena.lend)]
+        return [*encode(Release(ended)), *pieces] if ended else pieces
 
     def doWrite(self) -> BaseException | None:
         """

@@ -126,9 +126,9 @@ class Worker:
         if self._arena is None:
             write_all(self._write_fd, encode(message))
             return
+        pieces = encode(message, self._arena.lend)
         ended = self._arena.ended()
-        released = encode(Release(ended)) if ended else []
-        write_all(self._write_fd, [*released, *encode(message, self._arena.lend)])
+        write_all(self._write_fd, [*encode(Release(ended)), *pieces] if ended else pieces)
 
     def _answer(self, message: Message) -> None:
         if isinstance(message, Map):
