@@ -501,7 +501,7 @@ class RefusalTests(SynchronousTestCase):
             (framed(msgpack.packb((6, 7, ())) + b"\x00"), "extra data"),
             (framed(b"\x07"), "not an array but int"),
             (packed(), "Kind None"),
-            (packed(10, 7, ()), "Kind 10 is not a message"),
+            (packed(99, 7, ()), "Kind 99 is not a message"),
             (packed(-1, 7, ()), "Kind -1 is not a message"),
             (packed(True, 7, ()), "Kind True is not a message"),
             (packed("x" * 100, 7, ()), "Kind 'xxx"),
