@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce._frames import MAX_BUFFERS, MAX_HEADER, Decoder, encode
+from txmapreduce._frames import MAX_HEADER, Decoder, encode
+from txmapreduce._headers import MAX_BUFFERS
 from txmapreduce._messages import KINDS, VERSION, Done, Failed, Fold, Forget, Hello, Map, Message, Parts
 from txmapreduce.errors import ProtocolError
 
@@ -500,7 +501,7 @@ class RefusalTests(SynchronousTestCase):
             (framed(msgpack.packb((6, 7, ())) + b"\x00"), "extra data"),
             (framed(b"\x07"), "not an array but int"),
             (packed(), "Kind None"),
-            (packed(10, 7, ()), "Kind 10 is not a message"),
+            (packed(99, 7, ()), "Kind 99 is not a message"),
             (packed(-1, 7, ()), "Kind -1 is not a message"),
             (packed(True, 7, ()), "Kind True is not a message"),
             (packed("x" * 100, 7, ()), "Kind 'xxx"),

@@ -207,7 +207,7 @@ class LifeTests(ChildCase):
         self.map(child, 1, 0)
         ((path, text, fds),) = self.values(await owner.message(1))
         self.assertEqual((path, text), (sys.path, ""))
-        self.assertEqual(fds, list(range(8)))  # one for the shared memory, and one lists the folder
+        self.assertEqual(fds, list(range(9)))  # two for the shared memory, and one lists the folder
 
 
 class OutputTests(ChildCase):

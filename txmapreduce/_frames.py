@@ -11,6 +11,7 @@ The rules:
   - A header is checked to the last item against the annotations of its message. What is not exactly a message is a
     L{ProtocolError}. After one the decoder takes nothing any more, since nobody knows where the next frame starts.
   - A message owns its memory: a buffer is C{bytes} when it is small, and else a C{bytearray} that was read into place.
+  - A buffer that the sender has put elsewhere has no bytes here. Instead of its length stands where it is: C{~place}.
   - Each byte is handled a bounded number of times, however the reads are cut.
 
 Strings may hold lone surrogates (names of files, texts of exceptions): both sides let them pass.
@@ -25,14 +26,13 @@ from typing import Any, Final, get_args, get_type_hints
 
 import msgpack
 
+from ._headers import check_items, unpacked
 from ._loading import Buffer
 from ._messages import KINDS, VERSION, Message
 from .errors import ProtocolError
 
 MAX_FRAME: Final = 1 << 30  # How many bytes the buffers of a message may have, together.
 MAX_HEADER: Final = 1 << 20  # How many bytes a header may have.
-MAX_BUFFERS: Final = 65_536  # How many buffers a message may have, and how many items any array in a header.
-MAX_ITEMS: Final = 4 * MAX_BUFFERS  # How many items a header may have, in all its arrays.
 _PREFIX: Final = Struct(">4sI")
 _MAGIC: Final = b"txm" + bytes([VERSION])
 _JOINED: Final = 4096  # Copying less than this costs less than one more iovec.
@@ -109,7 +109,11 @@ def _check_lengths(lengths: Sequence[int], limit: int) -> None:
 _pack: Final = msgpack.Packer(unicode_errors="surrogatepass").pack  # One for all, since a new one takes as long again.
 
 
-def encode(message: Message, *, max_frame: int = MAX_FRAME) -> list[Buffer]:
+Lend = Callable[[Buffer], "int | None"]
+"""Puts a buffer where the other side finds it and says where, or says that it can't."""
+
+
+def encode(message: Message, lend: Lend | None = None, *, max_frame: int = MAX_FRAME) -> list[Buffer]:
     """
     The frame of a message, in pieces for C{os.writev} (which takes 1024 of them at a time).
 
@@ -121,14 +125,25 @@ def encode(message: Message, *, max_frame: int = MAX_FRAME) -> list[Buffer]:
     try:
         buffers = [_flat(buffer) for buffer in message.buffers]
         lengths = [len(buffer) for buffer in buffers]
+        _check_lengths(lengths, max_frame)
+        if lend is not None and buffers:
+            buffers, lengths = _lent(buffers, lengths, lend)
         plain = [getattr(message, name) for name in shape.names[:-1]]
         header: bytes = _pack([shape.kind, *plain, lengths])
     except (TypeError, ValueError, OverflowError) as error:
         raise ProtocolError(f"{shape.cls.__name__} can't be sent: {error}") from error
     _check_header(len(header), MAX_HEADER)
-    _check_items(header)
-    _check_lengths(lengths, max_frame)
+    check_items(header)
     return _joined([_PREFIX.pack(_MAGIC, len(header)) + header, *buffers])
+
+
+def _lent(buffers: list[Buffer], lengths: list[int], lend: Lend) -> tuple[list[Buffer], list[int]]:
+    """
+    The buffers that still have to be sent, and what stands in the header for all of them.
+    """
+    places = [lend(buffer) for buffer in buffers]
+    rest = [buffer for buffer, place in zip(buffers, places, strict=True) if place is None]
+    return rest, [length if place is None else ~place for length, place in zip(lengths, places, strict=True)]
 
 
 def _flat(buffer: Buffer) -> Buffer:
@@ -166,6 +181,7 @@ class Decoder:
     C{lengths} and C{parts} are of the frame under way: first its header, then, when C{fields} are known, its buffers.
 
     @param accept: the messages that this side may receive.
+    @param borrow: gives the buffer that the other side has put elsewhere.
     @param max_frame: how many bytes the buffers of a message may have, together.
     @param max_header: how many bytes a header may have.
     @param scratch: how many bytes to read at once while nobody knows where they belong.
@@ -174,12 +190,14 @@ class Decoder:
     def __init__(
         self,
         accept: Collection[type[Message]],
+        borrow: Callable[[int], Buffer] | None = None,
         *,
         max_frame: int = MAX_FRAME,
         max_header: int = MAX_HEADER,
         scratch: int = 256 * 1024,
     ) -> None:
         self._accept = {_SHAPES[cls].kind: _SHAPES[cls] for cls in accept}
+        self._borrow = borrow
         self._max_frame = max_frame
         self._max_header = max_header
         self._scratch = memoryview(bytearray(max(scratch, 4 * _PREFIX.size)))
@@ -292,7 +310,10 @@ class Decoder:
         parts, lengths = self._parts, self._lengths
         while len(parts) < len(lengths) and len(self._open) < _TOGETHER:
             length = lengths[len(parts)]
-            if length >= self._small:
+            if length < 0:
+                assert self._borrow is not None
+                parts.append(self._borrow(~length))
+            elif length >= self._small:
                 parts.append(self._place(length))
             elif self._end - self._start < length:
                 return False
@@ -318,14 +339,15 @@ class Decoder:
         """
         The items of a header, which are known to be right.
         """
-        fields = _unpacked(header)
+        fields = unpacked(header)
         kind = fields[0] if fields else None
         shape = self._accept.get(kind) if type(kind) is int else None
         if shape is None:
             name = KINDS[kind].__name__ if type(kind) is int and 0 <= kind < len(KINDS) else f"Kind {kind!r:.40}"
             raise ProtocolError(f"{name} is not a message that may come this way.")
         shape.check(fields)
-        _check_lengths(fields[-1], self._max_frame)
+        sent = fields[-1] if self._borrow is None else [length for length in fields[-1] if length >= 0]
+        _check_lengths(sent, self._max_frame)
         return fields
 
 
@@ -335,66 +357,3 @@ def _check_magic(magic: bytes) -> None:
     if magic[:-1] == _MAGIC[:-1]:
         raise ProtocolError(f"The other side speaks version {magic[-1]} of the protocol, and this one {VERSION}.")
     raise ProtocolError(f"Not the start of a message: {magic!r}. Did something else write to this pipe?")
-
-
-def _unpacked(header: Buffer) -> tuple[Any, ...]:
-    _check_items(header)
-    try:
-        fields = msgpack.unpackb(
-            header,
-            use_list=False,
-            unicode_errors="surrogatepass",
-            max_array_len=min(len(header), MAX_BUFFERS),
-            max_map_len=0,
-            max_ext_len=0,
-        )
-    except (ValueError, msgpack.UnpackException) as error:
-        raise ProtocolError(f"A header can't be read: {str(error) or type(error).__name__}") from error
-    if type(fields) is not tuple:
-        raise ProtocolError(f"A header is not an array but {type(fields).__name__}.")
-    return fields
-
-
-# Where msgpack's tags say how much follows: that many bytes, a length in that many bytes, a count in that many bytes.
-_SKIP: Final = (
-    dict.fromkeys([*range(0x80), *range(0xE0, 0x100), 0xC0, 0xC2, 0xC3], 0)
-    | {0xA0 + length: length for length in range(32)}
-    | {tag + size: 1 << size for tag in (0xCC, 0xD0) for size in range(4)}
-    | {0xCA: 4, 0xCB: 8}
-)
-_SIZED: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
-_ARRAY: Final = dict.fromkeys(range(0x90, 0xA0), 0) | {0xDC: 2, 0xDD: 4}
-_DEPTH: Final = 3  # A header, a field in it, an item in that.
-
-
-def _check_items(header: Buffer) -> None:
-    """
-    Refuse arrays that are too long or nested deeper than in any message, and maps and extensions, before they are
-    unpacked: msgpack allocates each array when it is announced, and lets a thousand stand in one another.
-    """
-    if len(header) <= 1024:
-        return  # It can't make msgpack allocate more than a few megabytes.
-    at, room = 0, MAX_ITEMS
-    left = [1]  # How many items are still to come here and in the arrays around, the outermost first.
-    while left and at < len(header):
-        tag = header[at]
-        at += 1
-        left[-1] -= 1
-        if tag in _SKIP:
-            at += _SKIP[tag]
-        elif tag in _SIZED:
-            at += _SIZED[tag] + _number(header, at, _SIZED[tag])
-        elif tag not in _ARRAY or len(left) > _DEPTH:
-            raise ProtocolError(f"A header has something in it that no message has: {tag:#x}, {len(left) - 1} deep.")
-        else:
-            left.append(_number(header, at, _ARRAY[tag]) if _ARRAY[tag] else tag & 0x0F)
-            at += _ARRAY[tag]
-            room -= left[-1]
-            if left[-1] > MAX_BUFFERS or room < 0:
-                raise ProtocolError(f"A header has too many items. The limit is {MAX_BUFFERS}, or {MAX_ITEMS} in all.")
-        while left and not left[-1]:
-            left.pop()
-
-
-def _number(header: Buffer, at: int, width: int) -> int:
-    return int.from_bytes(header[at : at + width], "big")

@@ -6,7 +6,8 @@ here; C{buffers} travel behind the header as they are, never joined or copied. C
 
 Down the task pipe (coordinator to worker): L{Surroundings} and L{Define} prepare, L{Map} and L{Fold} are tasks,
 L{HandOver} asks for what was kept, L{Forget} ends a run. Up the result pipe: L{Hello} once, then one of L{Done} and
-L{Failed} for each task, in the order in which they were sent, and one L{Parts} for each L{HandOver}.
+L{Failed} for each task, in the order in which they were sent, and one L{Parts} for each L{HandOver}. L{Release}
+goes both ways.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ VERSION = 1
 @dataclass(frozen=True)
 class Hello:
     """
-    The worker is up and reads its task pipe.
+    The worker is up and reads its task pipe. C{shares}: it has its part of the shared memory.
     """
 
     version: int
     pid: int
+    shares: bool = False
     buffers: tuple[Buffer, ...] = ()
 
 
@@ -170,6 +172,16 @@ class Parts:
 
 
 @dataclass(frozen=True)
+class Release:
+    """
+    The sender has no view of these blocks of shared memory any more, see L{txmapreduce._arena}.
+    """
+
+    blocks: tuple[int, ...]
+    buffers: tuple[Buffer, ...] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """
     What a task says on the side. Not a message: a buffer of L{Done}, since it can be long.
@@ -209,7 +221,19 @@ class Report:
             raise ProtocolError(f"a task's report can't be read: {error}") from error
 
 
-Message = Hello | Surroundings | Define | Map | Fold | HandOver | Forget | Done | Failed | Parts
+Message = Hello | Surroundings | Define | Map | Fold | HandOver | Forget | Done | Failed | Parts | Release
 
-KINDS: tuple[type[Message], ...] = (Hello, Surroundings, Define, Map, Fold, HandOver, Forget, Done, Failed, Parts)
+KINDS: tuple[type[Message], ...] = (
+    Hello,
+    Surroundings,
+    Define,
+    Map,
+    Fold,
+    HandOver,
+    Forget,
+    Done,
+    Failed,
+    Parts,
+    Release,
+)
 """A message's kind in the header is its place in here."""

@@ -20,13 +20,15 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
+from ._arena import Arena
 from ._frames import Decoder, encode
-from ._messages import Done, Failed, Hello, Message, Parts
+from ._loading import Buffer
+from ._messages import Done, Failed, Hello, Message, Parts, Release
 from .errors import ProtocolError
 
 __all__ = ["ExitWatch", "ResultPipe", "TaskPipe", "bytes_waiting", "open_pipes"]
 
-_UP = (Hello, Done, Failed, Parts)
+_UP = (Hello, Done, Failed, Parts, Release)
 _PIPE_SIZE = 1 << 20
 _READS_A_TURN = 4
 _IOVECS = 512
@@ -38,12 +40,17 @@ class ResultPipe(FileDescriptor):
     """
 
     def __init__(
-        self, reactor: Any, fd: int, said: Callable[[Message], None], ended: Callable[[Failure], None]
+        self,
+        reactor: Any,
+        fd: int,
+        said: Callable[[Message], None],
+        ended: Callable[[Failure], None],
+        arena: Arena | None = None,
     ) -> None:
         super().__init__(reactor)
         self.fd = fd
         self.connected = 1
-        self._decoder = Decoder(_UP)
+        self._decoder = Decoder(_UP, None if arena is None else arena.borrow)
         self._said = said
         self._ended = ended
 
@@ -121,10 +128,11 @@ class TaskPipe(FileDescriptor):
     Our end of the task pipe. What it can't write at once waits here; the pool hands out two tasks a worker, no more.
     """
 
-    def __init__(self, reactor: Any, fd: int, ended: Callable[[Failure], None]) -> None:
+    def __init__(self, reactor: Any, fd: int, ended: Callable[[Failure], None], arena: Arena | None = None) -> None:
         super().__init__(reactor)
         self.fd = fd
         self.connected = 1
+        self._arena = arena
         self._pieces: deque[memoryview] = deque()
         self._ended = ended
         self._finishing = False
@@ -139,10 +147,17 @@ class TaskPipe(FileDescriptor):
         if self.fd < 0:
             return
         idle = not self._pieces
-        self._pieces.extend(memoryview(piece).cast("B") for piece in encode(message) if len(piece))
+        self._pieces.extend(memoryview(piece).cast("B") for piece in self._encoded(message) if len(piece))
         if idle and self.doWrite() is not None:
             # The other end is gone. Let the reactor find that out by itself, not the caller in the midst of its work.
             self.startWriting()
+
+    def _encoded(self, message: Message) -> list[Buffer]:
+        if self._arena is None:
+            return encode(message)
+        pieces = encode(message, self._arena.lend)
+        ended = self._arena.ended()
+        return [*encode(Release(ended)), *pieces] if ended else pieces
 
     def doWrite(self) -> BaseException | None:
         """

@@ -30,7 +30,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ._messages import NO_CHUNK, Message
+from . import _arena
+from ._messages import NO_CHUNK, Hello, Message, Release
 from ._pipes import ExitWatch, ResultPipe, TaskPipe, bytes_waiting, open_pipes
 from .errors import ProtocolError
 
@@ -38,7 +39,7 @@ __all__ = ["Child", "ChildOwner", "Death"]
 
 _log = Logger()
 
-_BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(chr(0x1f)); from txmapreduce._worker import main; main()"
+_BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(chr(0x1f)); from txmapreduce._worker import main; main({})"
 """What the child runs. Its one argument is this process's import path."""
 
 _LINE_LIMIT = 8192
@@ -142,11 +143,14 @@ class Child:
         self.output = {fd: _Lines(partial(self._print, name)) for fd, name in ((1, "stdout"), (2, "stderr"))}
         task_r, task_w, result_r, result_w = open_pipes()
         theirs, ours = [task_r, result_w], [task_w, result_r]
+        self._arena = _arena.create()
         try:
             self._note = _Note()
             theirs.append(self._note.fd)
-            self._process = self._spawn(env, {3: task_r, 4: result_w, 5: self._note.fd})
+            shared = {} if self._arena is None else {6: self._arena.fd}
+            self._process = self._spawn(env, {3: task_r, 4: result_w, 5: self._note.fd, **shared})
         except BaseException:
+            self._close_arena()
             theirs += ours
             if len(theirs) > 4:
                 self._note.close()
@@ -155,8 +159,8 @@ class Child:
             for fd in theirs:
                 os.close(fd)
         self.pid: int = self._process.pid
-        self._writer = TaskPipe(reactor, task_w, self._pipe_ended)
-        self._reader = ResultPipe(reactor, result_r, self._said, self._pipe_ended)
+        self._writer = TaskPipe(reactor, task_w, self._pipe_ended, self._arena)
+        self._reader = ResultPipe(reactor, result_r, self._said, self._pipe_ended, self._arena)
         self._reader.startReading()
         self._exit_watch = self._watch_exit()
 
@@ -165,7 +169,7 @@ class Child:
             raise OSError(errno.ENOENT, "this Python does not know its own executable (sys.executable is empty)")
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         path = chr(0x1F).join(map(str, sys.path))
-        args = [sys.executable, *flags, "-c", _BOOT, path]
+        args = [sys.executable, *flags, "-c", _BOOT.format("arena_fd=6" if 6 in fds else ""), path]
         with open(os.devnull, "rb") as nothing:
             child_fds: dict[int, Any] = {0: nothing.fileno(), 1: "r", 2: "r", **fds}
             return self._reactor.spawnProcess(_Protocol(self), sys.executable, args, env=dict(env), childFDs=child_fds)
@@ -221,6 +225,12 @@ class Child:
                 self._process.signalProcess("KILL")
 
     def _said(self, message: Message) -> None:
+        if isinstance(message, Release):
+            if self._arena is not None:
+                self._arena.give_back(message.blocks)
+            return
+        if isinstance(message, Hello) and self._arena is not None:
+            self._arena.shared = message.shares
         if not self.dead:
             self._owner.said(self, message)
 
@@ -296,7 +306,12 @@ class Child:
             garbage=self._garbage,
         )
         self._note.close()
+        self._close_arena()
         self._reactor.callLater(0, self._owner.died, self, death)
+
+    def _close_arena(self) -> None:
+        if self._arena is not None:
+            self._arena.close()
 
     def _collect_output(self) -> None:
         """

@@ -3,7 +3,7 @@ The child process: reads tasks from one pipe, runs them, writes what they gave t
 
     - Descriptor 3 brings messages, descriptor 4 takes them; 0, 1 and 2 belong to the user's code. Descriptor 5 is the
       note: some shared memory with the numbers of the chunk, the run and the task that are running, which outlives this
-      process.
+      process. Descriptor 6, where there is one, is the arena, through which large buffers go.
     - Everything happens on one thread, in the order in which it was sent. A second thread does nothing but wait for the
       end of the task pipe, so that this process ends with the coordinator even while the user's code runs.
     - Whatever the user's code raises is an answer. Only when it ends the process does the process end.
@@ -23,6 +23,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from ._arena import Arena, join
 from ._codec import Codec
 from ._failures import class_names, error_text, traceback_text
 from ._frames import Decoder, encode
@@ -40,6 +41,7 @@ from ._messages import (
     Map,
     Message,
     Parts,
+    Release,
     Surroundings,
 )
 from ._shuffle import pieces
@@ -52,7 +54,7 @@ __all__ = ["SETUP_RUN", "main"]
 SETUP_RUN = 0
 """The run number under which the pool's initializer is defined."""
 
-_DOWN = (Surroundings, Define, Map, Fold, HandOver, Forget)
+_DOWN = (Surroundings, Define, Map, Fold, HandOver, Forget, Release)
 _PR_SET_PDEATHSIG = 1
 _IOVECS = 512
 _LAST_MOMENT = 0.5
@@ -95,10 +97,11 @@ class Worker:
     The child's loop over a pair of descriptors.
     """
 
-    def __init__(self, read_fd: int, write_fd: int, note: memoryview) -> None:
+    def __init__(self, read_fd: int, write_fd: int, note: memoryview, arena: Arena | None = None) -> None:
         self._read_fd = read_fd
         self._write_fd = write_fd
         self._note = note
+        self._arena = arena
         self._runs: dict[int, _Run] = {}
         self._stdout, self._stderr = sys.stdout, sys.stderr
         self._pid = os.getpid()
@@ -107,11 +110,12 @@ class Worker:
         """
         Answer messages until the task pipe ends.
         """
-        decoder = Decoder(_DOWN)
-        self.send(Hello(VERSION, self._pid))
+        decoder = Decoder(_DOWN, None if self._arena is None else self._arena.borrow)
+        self.send(Hello(VERSION, self._pid, self._arena is not None))
         while received := os.readv(self._read_fd, decoder.buffers()):
             for message in decoder.received(received):
                 self._answer(message)
+                del message  # and with it the views of its buffers
 
     def send(self, message: Message) -> None:
         """
@@ -119,7 +123,12 @@ class Worker:
         """
         if os.getpid() != self._pid:
             os._exit(0)  # a fork of the user's that came back from the user's function: it has no part in this
-        write_all(self._write_fd, encode(message))
+        if self._arena is None:
+            write_all(self._write_fd, encode(message))
+            return
+        pieces = encode(message, self._arena.lend)
+        ended = self._arena.ended()
+        write_all(self._write_fd, [*encode(Release(ended)), *pieces] if ended else pieces)
 
     def _answer(self, message: Message) -> None:
         if isinstance(message, Map):
@@ -132,6 +141,9 @@ class Worker:
             self._hand_over(message)
         elif isinstance(message, Forget):
             self._runs.pop(message.run, None)
+        elif isinstance(message, Release):
+            assert self._arena is not None
+            self._arena.give_back(message.blocks)
         elif isinstance(message, Surroundings):
             take_over(message.buffers[0])
 
@@ -362,20 +374,20 @@ def _own_group() -> None:
         os.setpgid(0, 0)
 
 
-def main(read_fd: int = 3, write_fd: int = 4, note_fd: int = 5) -> None:
+def main(read_fd: int = 3, write_fd: int = 4, note_fd: int = 5, arena_fd: int | None = None) -> None:
     """
     Be a worker. Called in a fresh interpreter; returns when the task pipe ends.
     """
     parent = os.getppid()
     _own_group()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for fd in (read_fd, write_fd, note_fd):
+    for fd in (read_fd, write_fd, note_fd, *(() if arena_fd is None else (arena_fd,))):
         os.set_inheritable(fd, False)
     faulthandler.enable()
     note = memoryview(mmap.mmap(note_fd, mmap.PAGESIZE)).cast("q")
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    worker = Worker(read_fd, write_fd, note)
+    worker = Worker(read_fd, write_fd, note, join(arena_fd))
     _die_with_parent(parent)
     threading.Thread(target=_watch, args=(read_fd,), daemon=True, name="txmapreduce-watch").start()
     try:

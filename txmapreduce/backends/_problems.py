@@ -5,7 +5,8 @@ What can be wrong with a task that goes to a worker process, and with the proces
 from __future__ import annotations
 
 from .._events import Attempt
-from .._frames import MAX_BUFFERS, MAX_FRAME
+from .._frames import MAX_FRAME
+from .._headers import MAX_BUFFERS
 from .._messages import Fold, Map
 from .._process import Death
 from ..errors import MapReduceError, NotSerializable, ProtocolError, WorkerDied
