@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce._chunking import GROWTH, LARGEST, MOST_BYTES, SHORTEST, TARGET, Reading, Sizer
+from txmapreduce._chunking import GROWTH, LARGEST, LARGEST_STREAMED, MOST_BYTES, SHORTEST, TARGET, Reading, Sizer
 from txmapreduce._events import Drop, Got, MapAttempt, Outcome, Plan, Read
 
 
@@ -127,6 +127,18 @@ class ReadingTests(SynchronousTestCase):
         self.assertEqual(reading.ask(10), Read(1, 300))
         self.assertEqual(reading.got(Got(1, 200, False), 8), MapAttempt(8, 1, 1, 1, 1, 200, False))
         self.assertEqual(reading.next_chunk, 2)
+
+    def test_streamed(self) -> None:
+        """
+        Where results are taken one by one, fewer records are read at once, however quick they are.
+        """
+        for plan, expected in (({}, LARGEST_STREAMED), ({"chunksize": 1000}, 4000), ({"chunksize": 10_000}, 10_000)):
+            reading = self.reading(streams=True, **plan)
+            reading.ask(10)
+            reading.got(Got(0, 1, False), 7)
+            self.measured(reading, LARGEST)
+            reading._sizer.measured(LARGEST, 0.001, 0)
+            self.assertEqual(reading.ask(10_000).records, expected, f"{plan}")
 
     def test_fixed(self) -> None:
         """

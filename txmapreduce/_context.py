@@ -15,7 +15,7 @@ __all__ = ["Task", "TaskCounter", "current_task"]
 
 class TaskCounter:
     """
-    One named number of a task. What committed attempts added up is found in C{Run.counters}.
+    One named number of a task. What committed map tasks added up is found in C{Run.counters}.
     """
 
     __slots__ = ("_key", "_totals")

@@ -6,8 +6,8 @@ here; C{buffers} travel behind the header as they are, never joined or copied. C
 
 Down the task pipe (coordinator to worker): L{Surroundings} and L{Define} prepare, L{Map} and L{Fold} are tasks,
 L{HandOver} asks for what was kept, L{Forget} ends a run. Up the result pipe: L{Hello} once, then one of L{Done} and
-L{Failed} for each task, in the order in which they were sent, and one L{Parts} for each L{HandOver}. L{Release}
-goes both ways.
+L{Failed} for each task, in the order in which they were sent, and one L{Parts} for each L{HandOver}. The pool's
+initializer, which is defined as a run of its own, is answered with a L{Done}, too. L{Release} goes both ways.
 """
 
 from __future__ import annotations

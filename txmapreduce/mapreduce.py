@@ -157,7 +157,8 @@ class Run:
     @property
     def counters(self) -> Counter[tuple[str, str]]:
         """
-        What tasks counted with C{current_task().counter(group, name)}, by C{(group, name)}. Each chunk counts once.
+        What mappers counted with C{current_task().counter(group, name)}, by C{(group, name)}. Each chunk counts once.
+        What reduce functions count is left out: how often they are called depends on how the run was cut.
         """
         return self._coordinator.counters
 
