@@ -36,7 +36,7 @@ from txmapreduce import _events as events
 from txmapreduce import _partials
 from txmapreduce._events import Attempt, Event, FoldAttempt, Instruction, MapAttempt, Outcome, Plan
 from txmapreduce._schedule import Schedule
-from txmapreduce._shuffle import ByKey
+from txmapreduce._shuffle import ByKey, pieces
 from txmapreduce._tasks import EMPTY, MapTask, Program, Reduce, Runner, TaskError
 from txmapreduce.aggregates import Collect, Counts
 from txmapreduce.errors import MapReduceError, RunTimedOut, TaskFailed, TaskTimedOut, WorkerDied
@@ -578,7 +578,7 @@ class Workers:
             for handle in attempt.inputs
         )
         value = worker.runner.fold([pickle.loads(part) for parts in found for part in parts], attempt.finish)
-        parts = [pickle.dumps(value)] if attempt.finish else self._parts(worker, value)
+        parts = list(map(pickle.dumps, pieces(value))) if attempt.finish else self._parts(worker, value)
         outcome = Outcome(Data(parts, None, 0.0), size=self.setting.key_size, nparts=len(parts))
         return lambda: events.Finished(attempt.id, outcome)
 

@@ -106,6 +106,19 @@ class PartitionTests(SynchronousTestCase):
             self.assertEqual({partition_of(key, npartitions) for key, _ in part.items()} - {number}, set())
         self.assertEqual(functools.reduce(join, parts, None), table)
 
+    @given(st.dictionaries(keys, st.integers()), st.dictionaries(keys, st.integers()), st.integers(2, 9))
+    def test_buckets(self, one: dict[Any, int], other: dict[Any, int], npartitions: int) -> None:
+        """
+        Partitions that were sent are merged bucket by bucket: equal keys meet, and no key is lost.
+        """
+        ours, theirs = split(one, npartitions), pickle.loads(pickle.dumps(split(other, npartitions)))
+        expected = {key: one.get(key, 0) + other.get(key, 0) for key in [*one, *other]}
+        merge = ByKey(operator.add).merge
+        for mine, yours in zip(ours, theirs, strict=True):
+            mine.update(lambda bucket: merge({}, bucket)).update(merge, yours)
+        self.assertEqual(sum(map(len, ours)), len(expected))
+        self.assertEqual(functools.reduce(join, (piece for part in ours for piece in pieces(part)), {}), expected)
+
 
 class PiecesTests(SynchronousTestCase):
     """

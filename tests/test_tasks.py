@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import mappers
 from txmapreduce import MapReduce, Policy, current_task
-from txmapreduce._tasks import EMPTY, MapTask, Reduce, Runner, TaskError
+from txmapreduce._tasks import EMPTY, STAYS, MapTask, Reduce, Runner, TaskError
 
 
 class Batches:
@@ -251,6 +251,23 @@ class FoldTests(SynchronousTestCase):
         half = len(partials) // 2
         halves = [runs.fold(partials[:half], False), runs.fold(partials[half:], False)]
         self.assertEqual(runs.fold(halves, True), "<" + "".join(str(x) for chunk in chunks for x in chunk))
+
+    @given(st.lists(st.tuples(st.lists(st.integers(0, 99)), st.booleans()), min_size=1, max_size=6))
+    def test_partitions(self, chunks: list[tuple[list[int], bool]]) -> None:
+        """
+        Partials of pairs fold to the same, whether each comes whole, in partitions, or as what is kept here.
+        """
+        runs = runner(lambda x: [(x % 7, x), (x, 1)], reduce_by_key=operator.add)
+        whole = runs.map(task(), [x for records, _ in chunks for x in records]).partial
+        (first, cut), *rest = chunks
+        runs.map(task(hold=True), first)
+        kept, *others = runs.hand_over(3 if cut else 1, 0)
+        self.assertIs(kept, STAYS)
+        partials = list(others)
+        for records, cut in rest:
+            table = runs.map(task(), records).partial
+            partials.extend(runs.parts(table, 3) if cut else [table])
+        self.assertEqual(dict(runs.fold(partials, True, own=True).items()), whole)
 
     def test_failure(self) -> None:
         """

@@ -10,19 +10,23 @@ from __future__ import annotations
 import operator
 import zlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from itertools import chain
 from typing import Any
 
 from .aggregates import Aggregate
 
-__all__ = ["ByKey", "ByKeyAggregate", "Group", "partition_of", "pieces", "split"]
+__all__ = ["ByKey", "ByKeyAggregate", "Group", "Items", "Partition", "join", "partition_of", "pieces", "split"]
 
 _NUMBERS = (int, float, complex, Decimal, Fraction)
 _KNOWN_EQUALITIES = (str.__eq__, bytes.__eq__, tuple.__eq__)
 _SLICE = 50_000
 """How many entries one piece of a large result has: some 5 ms of decoding, so that the reactor stays free."""
+_BUCKETS = 128
+"""How many buckets all partitions have together, about. The dict of one then stays in the processor's cache, where
+merging takes a third of the time (650,000 keys into as many others: 757 ms in one dict, 255 ms in 32)."""
 
 
 def partition_of(key: Hashable, npartitions: int) -> int:
@@ -94,6 +98,51 @@ class Items:
         return whole
 
 
+class Partition:
+    """
+    The items of one partition, in buckets: what shares a bucket here shares one in the same partition of every other
+    worker, so each bucket is merged by itself.
+
+    @ivar buckets: L{Items}, or dicts.
+    """
+
+    __slots__ = ("buckets",)
+
+    def __init__(self, buckets: Sequence[Items | dict[Any, Any]]) -> None:
+        self.buckets = list(buckets)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Partition, (self.buckets,)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.buckets))
+
+    def items(self) -> Iterator[tuple[Any, Any]]:
+        """
+        Pairs, as a dict gives them.
+        """
+        return chain.from_iterable(bucket.items() for bucket in self.buckets)
+
+    def copy(self) -> dict[Any, Any]:
+        """
+        All of it as one dict.
+        """
+        whole: dict[Any, Any] = self.buckets[0].copy()
+        dict.update(whole, self.items())
+        return whole
+
+    def update(self, function: Callable[..., dict[Any, Any]], *others: Partition) -> Partition:
+        """
+        Put C{function(bucket, *buckets of the others)} in the place of each bucket.
+        """
+        for n, buckets in enumerate(zip(self.buckets, *(other.buckets for other in others), strict=True)):
+            self.buckets[n] = function(*buckets)
+        return self
+
+
+Table = dict[Any, Any] | Items | Partition
+
+
 class ByKey(Aggregate):
     """
     One value per key: C{{key: functools.reduce(op, values of the key)}}. C{op} has to be associative and commutative.
@@ -127,7 +176,7 @@ class ByKey(Aggregate):
                 acc[key] = value
         return acc
 
-    def merge(self, a: dict[Any, Any], b: dict[Any, Any] | Items) -> dict[Any, Any]:
+    def merge(self, a: dict[Any, Any], b: Table) -> dict[Any, Any]:
         return self.add_many(a, b.items()) if a else b.copy()
 
 
@@ -152,7 +201,7 @@ class ByKeyAggregate(Aggregate):
             acc[key] = add(acc[key] if key in acc else zero(), value)
         return acc
 
-    def merge(self, a: dict[Any, Any], b: dict[Any, Any] | Items) -> dict[Any, Any]:
+    def merge(self, a: dict[Any, Any], b: Table) -> dict[Any, Any]:
         zero, merge = self.aggregate.zero, self.aggregate.merge
         for key, other in b.items():
             a[key] = merge(a[key] if key in a else zero(), other)
@@ -196,7 +245,7 @@ class Group(Aggregate):
             return acc
         return self.merge(acc, {key: list(self.combiner(key, iter(group))) for key, group in groups.items()})
 
-    def merge(self, a: dict[Any, list[Any]], b: dict[Any, list[Any]] | Items) -> dict[Any, list[Any]]:
+    def merge(self, a: dict[Any, list[Any]], b: Table) -> dict[Any, list[Any]]:
         for key, values in b.items():
             if key in a:
                 a[key].extend(values)
@@ -209,26 +258,30 @@ class Group(Aggregate):
         return [out for key in sorted(acc) for out in reducer(key, iter(acc[key]))]
 
 
-def split(acc: dict[Any, Any], npartitions: int) -> list[Items]:
+def split(acc: dict[Any, Any] | Partition, npartitions: int) -> list[Any]:
     """
-    Cut a dict into C{npartitions} by L{partition_of} its keys.
+    Cut a dict into C{npartitions} by L{partition_of} its keys: L{Items} if that is one, or else L{Partition}s.
     """
-    kind = type(acc)
     if npartitions == 1:
-        return [Items(kind, list(acc), list(acc.values()))]
-    parts = [Items(kind, [], []) for _ in range(npartitions)]
+        return [Items(dict, [key for key, _ in acc.items()], [value for _, value in acc.items()])]
+    count = max(1, _BUCKETS // npartitions) * npartitions
+    buckets = [Items(dict, [], []) for _ in range(count)]
     for key, value in acc.items():
-        part = parts[partition_of(key, npartitions)]
-        part.keys.append(key)
-        part.values.append(value)
-    return parts
+        bucket = buckets[partition_of(key, count)]
+        bucket.keys.append(key)
+        bucket.values.append(value)
+    return [Partition(buckets[n::npartitions]) for n in range(npartitions)]
 
 
 def pieces(value: Any) -> Iterator[Any]:
     """
-    A large list, dict or Counter in pieces that are quick to decode; anything else whole. L{join} undoes it.
+    A large list, dict or Counter, or a L{Partition}, in pieces that are quick to decode; anything else whole. L{join}
+    undoes it.
     """
-    if type(value) is list and len(value) > _SLICE:
+    if isinstance(value, Partition):
+        for bucket in value.buckets:
+            yield from pieces(bucket)
+    elif type(value) is list and len(value) > _SLICE:
         for start in range(0, len(value), _SLICE):
             yield value[start : start + _SLICE]
     elif type(value) in (dict, Counter) and len(value) > _SLICE:
@@ -244,7 +297,7 @@ def join(whole: Any, piece: Any) -> Any:
     Put C{piece} behind C{whole}, a list or a dict; the first piece becomes the whole.
     """
     if whole is None:
-        return piece.copy() if isinstance(piece, Items) else piece
+        return piece.copy() if isinstance(piece, (Items, Partition)) else piece
     if isinstance(whole, list):
         whole.extend(piece)
     else:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from . import _context
 from ._mapping import Progress, all_values, good_values
 from ._messages import NO_CHUNK, Report
-from ._shuffle import Items, split
+from ._shuffle import Partition, split
 from .aggregates import Aggregate
 from .inputs import Split
 
@@ -246,15 +246,32 @@ class Runner:
         self._context.begin(NO_CHUNK, attempt)
         _context.enter(self._context)
         try:
-            acc = self._own.pop() if own else aggregate.zero()
-            if isinstance(acc, Items):
-                acc = aggregate.merge(aggregate.zero(), acc)
-            acc = functools.reduce(aggregate.merge, partials, acc)
-            return aggregate.finish(acc) if finish else acc
+            acc = self._own.pop() if own else EMPTY
+            if isinstance(acc, Partition):
+                acc = self._merge(EMPTY, acc)
+            acc = functools.reduce(self._merge, partials, acc)
+            if acc is EMPTY:
+                acc = aggregate.zero()
+            if not finish:
+                return acc
+            return acc.update(aggregate.finish) if isinstance(acc, Partition) else aggregate.finish(acc)
         except BaseException as error:
             raise TaskError(NO_CHUNK, NO_CHUNK, "fold") from error
         finally:
             _context.leave()
+
+    def _merge(self, acc: Any, partial: Any) -> Any:
+        """
+        Merge one more partial into C{acc}, which the first finds L{EMPTY}: bucket by bucket as long as both have any.
+        """
+        merge, zero = self.program.aggregate.merge, self.program.aggregate.zero
+        if isinstance(partial, Partition) and acc is EMPTY:
+            return partial.update(lambda bucket: merge(zero(), bucket))
+        if isinstance(acc, Partition):
+            if isinstance(partial, Partition):
+                return acc.update(merge, partial)
+            acc = acc.copy()
+        return merge(zero() if acc is EMPTY else acc, partial)
 
     def hand_over(self, npartitions: int, keep: int = -1) -> list[Any]:
         """

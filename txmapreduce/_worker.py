@@ -44,7 +44,7 @@ from ._messages import (
     Release,
     Surroundings,
 )
-from ._shuffle import pieces
+from ._shuffle import Items, Partition, pieces
 from ._surroundings import take_over
 from ._tasks import STAYS, MapTask, Runner, TaskError
 from .errors import ProtocolError
@@ -286,7 +286,7 @@ def _middle_cut(text: str) -> str:
 
 
 def _size(part: object) -> int:
-    return len(part) if isinstance(part, (dict, list, set)) else 1
+    return len(part) if isinstance(part, (dict, list, set, Items, Partition)) else 1
 
 
 def _loaded(codec: Codec, message: Map) -> Any:
