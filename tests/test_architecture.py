@@ -46,6 +46,7 @@ LADDER = [
     ["_process"],
     ["_slots"],
     ["_pool"],
+    ["_background"],
     ["_blocking"],
     ["backends"],
     ["backends._cpus", "backends._handles", "backends._problems"],

@@ -383,3 +383,27 @@ class ScriptTests(SynchronousTestCase):
         )
         self.assertEqual((done.stderr, done.returncode), ("", 0))
         self.assertIn("stopped", done.stdout)
+
+    def test_fork(self) -> None:
+        """
+        In a fork of a process that has run a job there is no reactor's thread: that is an error, not a hang.
+        """
+        done = python(
+            "-c",
+            """if True:
+            import os
+            from txmapreduce import MapReduce
+            from txmapreduce.errors import BackendUnavailable
+            MapReduce(abs).run_sync([1])
+            if not os.fork():
+                try:
+                    MapReduce(abs).run_sync([1])
+                except BackendUnavailable as error:
+                    print(error, flush=True)
+                finally:
+                    os._exit(0)
+            os.wait()
+            """,
+        )
+        self.assertEqual((done.stderr, done.returncode), ("", 0))
+        self.assertIn("forked", done.stdout)

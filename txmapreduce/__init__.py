@@ -21,7 +21,7 @@ The modules, each of which may import only those above it:
   - C{_events}, C{_chunking}, C{_partials}, C{_schedule}: the state machine of a run
   - C{_pipes}, C{_process}: one child's pipes, output and life
   - C{_slots}, C{_pool}: several children, and the runs that share them
-  - C{_blocking}: the way to scripts, threads and asyncio
+  - C{_background}, C{_blocking}: the way to scripts, threads and asyncio
   - C{backends}: where tasks run: C{inline}, C{processes}
   - C{_feeds}, C{_async_input}: what a run reads from
   - C{_plan}, C{_assembly}, C{_coordinator}: carry out the schedule's instructions, put the result together

@@ -1,14 +1,16 @@
 """
-What an aggregate is: the base of those that ship, in L{txmapreduce.aggregates}, and of those that users make.
+What an aggregate is: the base of those that ship, in L{txmapreduce.aggregates}, and of those that users make; and the
+one that every worker needs.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Aggregate", "FewValues"]
+__all__ = ["Aggregate", "Collect", "FewValues"]
 
 
 class Aggregate(ABC):
@@ -72,3 +74,14 @@ class FewValues(Aggregate):
 
     def merge(self, a: list[Any], b: list[Any]) -> Any:
         return self.add_many(a, b)
+
+
+@dataclass(frozen=True)
+class Collect(FewValues):
+    """
+    C{list(values)}, in input order.
+    """
+
+    def add_many(self, acc: list[Any], values: Iterable[Any]) -> list[Any]:
+        acc.extend(values)
+        return acc

@@ -1,24 +1,22 @@
 """
 Between Deferreds and those who can't use them: scripts, notebooks, threads, asyncio.
 
-There is one reactor in a process. Where the application runs it, it is used as it is; otherwise crochet runs it in a
-thread of its own at first need, and stops it when the main thread ends.
+There is one reactor in a process. Where the application runs it, it is used as it is; otherwise it starts at first
+need, in a thread of its own, see L{txmapreduce._background}.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sys
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
-from twisted.internet.defer import Deferred
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python import threadable
 from twisted.python.failure import Failure
 
+from ._background import has_stopped, running_reactor
 from .errors import BackendUnavailable
 
 __all__ = ["blocking", "in_reactor_thread", "running_loop", "settle", "to_future"]
@@ -27,6 +25,9 @@ T = TypeVar("T")
 
 _CANCEL_GRACE = 1.0
 """Seconds that a cancelled run gets to end its workers before Ctrl-C goes on."""
+
+_LOOK_AGAIN = 1.0
+"""Seconds after which who waits makes sure that there is still a reactor to wait for."""
 
 
 def in_reactor_thread() -> bool:
@@ -48,34 +49,6 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _ensure_reactor() -> Any:
-    """
-    See to it that the reactor runs in some other thread.
-    """
-    import crochet
-    from twisted.internet import reactor
-
-    if reactor.running:
-        with contextlib.suppress(RuntimeError):  # crochet runs it, or has been told before
-            crochet.no_setup()
-    elif getattr(reactor, "_startedBefore", False) and not getattr(reactor, "_started", False):
-        raise BackendUnavailable("the reactor of this process has been stopped, and Twisted can't start it again")
-    else:
-        crochet.setup()
-        globalLogPublisher.addObserver(_echo)  # type: ignore[arg-type]
-    return crochet
-
-
-def _echo(event: LogEvent) -> None:
-    """
-    In a script or a notebook, what the workers print belongs on the screen.
-    """
-    if event.get("worker_output"):
-        stream = sys.stderr if event["stream"] == "stderr" else sys.stdout
-        if stream is not None:
-            print(event["line"], file=stream, flush=True)
-
-
 def blocking(start: Callable[[], Deferred[T]]) -> T:
     """
     Call C{start} in the reactor's thread and wait for its Deferred. Ctrl-C cancels it.
@@ -87,29 +60,49 @@ def blocking(start: Callable[[], Deferred[T]]) -> T:
             "this would block the reactor, which runs in this thread: use run(), which gives a Deferred, "
             "or run_async(), or call it in another thread (deferToThread)"
         )
-    crochet = _ensure_reactor()
-    ended = threading.Event()
-
-    def begin() -> Deferred[T]:
-        return start().addBoth(_passed, ended)
-
-    eventual = crochet.run_in_reactor(begin)()
-    try:
-        return eventual.wait(None)  # type: ignore[no-any-return]
-    except crochet.ReactorStopped:
-        raise BackendUnavailable("the reactor was stopped while the run was under way") from None
-    except BaseException:
-        if not ended.is_set():  # not the run's own error: Ctrl-C, or what a signal handler raised
-            eventual.cancel()
-            if ended.wait(_CANCEL_GRACE):
-                with contextlib.suppress(BaseException):
-                    eventual.wait(_CANCEL_GRACE)  # or crochet would log it as an error that nobody has seen
-        raise
+    return _Call(running_reactor(), start).wait()
 
 
-def _passed(result: Any, ended: threading.Event) -> Any:
-    ended.set()
-    return result
+class _Call(Generic[T]):
+    """
+    A call in the reactor's thread for which this thread waits.
+    """
+
+    def __init__(self, reactor: Any, start: Callable[[], Deferred[T]]) -> None:
+        self._reactor = reactor
+        self._start = start
+        self._deferred: Deferred[T] | None = None
+        self._result: T | Failure
+        self._ended = threading.Event()
+
+    def wait(self) -> T:
+        """
+        Make the call, and give its result or raise its error.
+        """
+        self._reactor.callFromThread(self._begin)
+        try:
+            while not self._ended.wait(_LOOK_AGAIN):
+                if has_stopped(self._reactor):
+                    raise BackendUnavailable("the reactor was stopped while the run was under way")
+        except BaseException:  # Ctrl-C, or what a signal handler raised
+            self._reactor.callFromThread(self._cancel)
+            self._ended.wait(_CANCEL_GRACE)
+            raise
+        if isinstance(self._result, Failure):
+            self._result.raiseException()
+        return self._result
+
+    def _begin(self) -> None:
+        self._deferred = maybeDeferred(self._start)
+        self._deferred.addBoth(self._end)
+
+    def _cancel(self) -> None:
+        if self._deferred is not None:
+            self._deferred.cancel()
+
+    def _end(self, result: T | Failure) -> None:
+        self._result = result
+        self._ended.set()
 
 
 def to_future(start: Callable[[], Deferred[T]], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
@@ -118,9 +111,7 @@ def to_future(start: Callable[[], Deferred[T]], loop: asyncio.AbstractEventLoop)
     """
     if in_reactor_thread():
         return start().asFuture(loop)
-    from twisted.internet import reactor
-
-    _ensure_reactor()
+    reactor = running_reactor()
     future: asyncio.Future[T] = loop.create_future()
     call = reactor.callFromThread
 

@@ -16,7 +16,7 @@ from fractions import Fraction
 from itertools import chain
 from typing import Any
 
-from .aggregates import Aggregate
+from ._aggregate import Aggregate
 
 __all__ = ["ByKey", "ByKeyAggregate", "Group", "Items", "Partition", "join", "partition_of", "pieces", "split"]
 

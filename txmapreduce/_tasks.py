@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from . import _context
+from ._aggregate import Aggregate
 from ._mapping import Progress, all_values, good_values
 from ._messages import NO_CHUNK, Report
 from ._shuffle import Partition, split
-from .aggregates import Aggregate
 from .inputs import Split
 
 __all__ = ["EMPTY", "STAYS", "MapTask", "Outcome", "Program", "Reduce", "Runner", "TaskError"]

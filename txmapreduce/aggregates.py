@@ -36,7 +36,7 @@ from numbers import Rational, Real
 from sys import maxsize
 from typing import Any, ClassVar
 
-from ._aggregate import Aggregate, FewValues
+from ._aggregate import Aggregate, Collect, FewValues
 from ._context import current_task
 from .errors import BadInput
 
@@ -313,17 +313,6 @@ class Distinct(Aggregate):
             a, b = b.copy(), a
         a |= b
         return a
-
-
-@dataclass(frozen=True)
-class Collect(FewValues):
-    """
-    C{list(values)}, in input order.
-    """
-
-    def add_many(self, acc: list[Any], values: Iterable[Any]) -> list[Any]:
-        acc.extend(values)
-        return acc
 
 
 _Entry = tuple[float, float, Any]

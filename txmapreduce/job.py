@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ._aggregate import Aggregate, Collect
 from ._shuffle import ByKey, ByKeyAggregate, Group
 from ._tasks import EMPTY, Program, Reduce
-from .aggregates import Aggregate, Collect
 from .errors import BadInput
 from .inputs import parse_bytes
 

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._aggregate import Aggregate
 from ._tasks import EMPTY
-from .aggregates import Aggregate
 from .errors import BadInput
 from .inputs import is_async, records_of
 from .job import Job, Op, Policy, Reducer
