@@ -39,8 +39,14 @@ __all__ = ["Child", "ChildOwner", "Death"]
 
 _log = Logger()
 
-_BOOT = "import sys; sys.path[:] = sys.argv.pop(1).split(chr(0x1f)); from txmapreduce._worker import main; main({})"
-"""What the child runs. Its one argument is this process's import path."""
+_BOOT = (
+    "import gc, sys; gc.disable(); sys.path[:] = sys.argv.pop(1).split(chr(0x1f)); "
+    "from txmapreduce._worker import main; main({})"
+)
+"""
+What the child runs. Its one argument is this process's import path. Imports make no garbage, so the collector sleeps
+until C{main} wakes it.
+"""
 
 _LINE_LIMIT = 8192
 _TAIL = 4096

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import mmap
 import os
 import select
@@ -390,6 +391,8 @@ def main(read_fd: int = 3, write_fd: int = 4, note_fd: int = 5, arena_fd: int | 
     worker = Worker(read_fd, write_fd, note, join(arena_fd))
     _die_with_parent(parent)
     threading.Thread(target=_watch, args=(read_fd,), daemon=True, name="txmapreduce-watch").start()
+    gc.freeze()  # what is there now stays: collections need not look at it
+    gc.enable()
     try:
         worker.serve()
     except BrokenPipeError:
