@@ -36,7 +36,7 @@ from txmapreduce import _events as events
 from txmapreduce import _partials
 from txmapreduce._events import Attempt, Event, FoldAttempt, Instruction, MapAttempt, Outcome, Plan
 from txmapreduce._schedule import Schedule
-from txmapreduce._shuffle import ByKey, pieces
+from txmapreduce._shuffle import ByKey, by_key, pieces
 from txmapreduce._tasks import EMPTY, MapTask, Program, Reduce, Runner, TaskError
 from txmapreduce.aggregates import Collect, Counts
 from txmapreduce.errors import MapReduceError, RunTimedOut, TaskFailed, TaskTimedOut, WorkerDied
@@ -378,7 +378,7 @@ class Workers:
         self.waiting: deque[Task] = deque()
         self.blame: Counter[int] = Counter()
         self.program = setting.program
-        self.nparts = setting.workers if self.program.pairs else 1
+        self.nparts = setting.workers if by_key(self.program.aggregate) else 1
         self._started = 0
         self._raised: Counter[int] = Counter()
         mapper = partial(self._mapped, setting.kind)

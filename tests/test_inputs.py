@@ -75,7 +75,7 @@ class LineTests(FilesCase):
     Records are the lines of the whole file, wherever it is cut.
     """
 
-    @given(contents, st.integers(1, 60), st.sampled_from([1, 3, reading.BATCH]), st.sampled_from([1, 5, reading.LOOK]))
+    @given(contents, st.integers(1, 60), st.sampled_from([1, 3, reading.BLOCK]), st.sampled_from([1, 5, reading.LOOK]))
     @example(b"a\r\nb\r", 1, 1, 1)
     @example(b"a\n\n\nb", 2, 1, 1)
     @example(b"\xef\xbb\xbfa\n\xef\xbb\xbfb", 4, 1, 1)
@@ -84,7 +84,7 @@ class LineTests(FilesCase):
         For any content, any blocksize and any size of what is read at once, the records are the lines of the file.
         """
         path = self.write("any.txt", content)
-        with mock.patch.multiple(reading, BATCH=batch, LOOK=look):
+        with mock.patch.multiple(reading, BLOCK=batch, LOOK=look):
             found = records(TextFiles(path, errors="surrogateescape"), blocksize)
             signed = records(TextFiles(path, encoding="utf-8-sig", errors="replace"), blocksize)
         self.assertEqual(found, lines_of(content.decode("utf-8", "surrogateescape")))
@@ -103,7 +103,7 @@ class LineTests(FilesCase):
         Broken text in encodings of one or more bytes per character gives the lines of the whole file decoded at once.
         """
         path = self.write("other.txt", content)
-        with mock.patch.object(reading, "BATCH", 3):
+        with mock.patch.object(reading, "BLOCK", 3):
             found = records(TextFiles(path, encoding=encoding, errors=errors), blocksize)
         self.assertEqual(found, lines_of(content.decode(encoding, errors)))
 
@@ -117,7 +117,7 @@ class LineTests(FilesCase):
         A byte of 10 that is half a character ends no line, and such files are never cut.
         """
         source = TextFiles(self.write("wide.txt", text.encode(encoding)), encoding=encoding)
-        with mock.patch.object(reading, "BATCH", 3):
+        with mock.patch.object(reading, "BLOCK", 3):
             self.assertEqual(records(source, blocksize), lines_of(text))
         self.assertEqual(len(source.splits(blocksize)), 1)
 
@@ -183,7 +183,7 @@ class ErrorTests(FilesCase):
         """
         content = b"fine\n" * 100 + b"na\xefve\nfine\n"
         path = self.write("bad.txt", content)
-        with mock.patch.object(reading, "BATCH", 16):
+        with mock.patch.object(reading, "BLOCK", 16):
             error = self.assertRaises(UnicodeDecodeError, records, TextFiles(path), 50)
         self.assertIn(f"byte 502 of {path}", str(error))
         self.assertEqual((error.object, error.start), (b"na\xefve", 2))
@@ -193,7 +193,7 @@ class ErrorTests(FilesCase):
         So is one in a file that is decoded as a stream.
         """
         path = self.write("bad.txt", "ab\n".encode("utf-16-le") * 20 + b"\x00\xdcx\x00")
-        with mock.patch.object(reading, "BATCH", 7):
+        with mock.patch.object(reading, "BLOCK", 7):
             error = self.assertRaises(UnicodeDecodeError, records, TextFiles(path, encoding="utf-16-le"))
         self.assertIn(f"byte 120 of {path}", str(error))
 
@@ -235,7 +235,7 @@ class ErrorTests(FilesCase):
         """
         path = self.write("log.txt", b"line\n" * 100)
         (split,) = TextFiles(path).splits(MIB)
-        with mock.patch.object(reading, "BATCH", 50):
+        with mock.patch.object(reading, "BLOCK", 50):
             batches = split.batches()
             self.assertEqual(next(batches), ["line"] * 10)
             os.truncate(path, 50)

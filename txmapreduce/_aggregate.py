@@ -27,6 +27,7 @@ class Aggregate(ABC):
     """
 
     ordered: bool = True
+    _by_key: bool = False  # accumulators are dicts, and every method goes key by key: see _shuffle.by_key
 
     @abstractmethod
     def zero(self) -> Any:

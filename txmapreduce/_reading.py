@@ -22,11 +22,11 @@ from .errors import BadInput
 
 __all__ = ["DECOMPRESSORS", "FileSplit", "Piece", "check_encoding", "fsspec_for", "is_line_safe", "is_url", "suffix_of"]
 
-BLOCK = 1 << 20
-"""Bytes of one record when records are blocks."""
-
-BATCH = 1 << 17
-"""Bytes of text that are decoded together. With much more, the lines no longer fit in a processor's cache."""
+BLOCK = 1 << 17
+"""
+Bytes of one record when records are blocks, and of text that is decoded together. With more, the lines or words no
+longer fit in a processor's cache: counting words took 29 % longer with blocks of 1 MiB.
+"""
 
 LOOK = 1 << 14
 """Bytes that are read at once to find the line end nearest to the edge of a range."""
@@ -79,7 +79,7 @@ class FileSplit:
     def _lines(self, read: ReadInto, at: int, path: str) -> Iterator[list[str]]:
         # Line ends are found in the bytes, so that each block is decoded in one go.
         plain = "utf-8" if self.encoding == "utf-8-sig" else self.encoding
-        for block in _blocks(read, BATCH):
+        for block in _blocks(read, BLOCK):
             try:
                 text = str(block, plain if at else self.encoding, self.errors)
             except UnicodeDecodeError as error:
@@ -105,7 +105,7 @@ class FileSplit:
 
     def _decoded(self, read: ReadInto, path: str) -> Iterator[str]:
         decoder = codecs.getincrementaldecoder(self.encoding)(self.errors)
-        buffer = memoryview(bytearray(BATCH))
+        buffer = memoryview(bytearray(BLOCK))
         at, count = 0, 1
         while count:
             count = read(buffer)

@@ -13,12 +13,24 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from itertools import chain
 from typing import Any
 
 from ._aggregate import Aggregate
 
-__all__ = ["ByKey", "ByKeyAggregate", "Group", "Items", "Partition", "join", "partition_of", "pieces", "split"]
+__all__ = [
+    "ByKey",
+    "ByKeyAggregate",
+    "Group",
+    "Items",
+    "Partition",
+    "by_key",
+    "join",
+    "partition_of",
+    "pieces",
+    "split",
+]
 
 _NUMBERS = (int, float, complex, Decimal, Fraction)
 _KNOWN_EQUALITIES = (str.__eq__, bytes.__eq__, tuple.__eq__)
@@ -63,6 +75,14 @@ def _stable_hash(key: Any) -> int:
     return 0
 
 
+def by_key(aggregate: Aggregate) -> bool:
+    """
+    Whether its accumulators are dicts that L{split} can cut; where order does not count, they are folded and finished
+    part by part, too. It is not known of classes derived from such a one.
+    """
+    return bool(vars(type(aggregate)).get("_by_key", False))
+
+
 class Items:
     """
     The items of a dict as two lists: made, sent and read in half the time of a dict, which has to be built each time.
@@ -70,24 +90,33 @@ class Items:
     @ivar kind: the class of the dict.
     """
 
-    __slots__ = ("keys", "kind", "values")
+    __slots__ = ("_keys", "_values", "kind")
 
     def __init__(self, kind: type[dict[Any, Any]], keys: list[Any], values: list[Any]) -> None:
         self.kind = kind
-        self.keys = keys
-        self.values = values
+        self._keys = keys
+        self._values = values
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Items, (self.kind, self.keys, self.values)
+        return Items, (self.kind, self._keys, self._values)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._keys)
+
+    def values(self) -> Sequence[Any]:
+        """
+        Values, as a dict gives them.
+        """
+        return self._values
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """
         Pairs, as a dict gives them.
         """
-        return zip(self.keys, self.values, strict=True)
+        return zip(self._keys, self._values, strict=True)
 
     def copy(self) -> dict[Any, Any]:
         """
@@ -103,19 +132,30 @@ class Partition:
     The items of one partition, in buckets: what shares a bucket here shares one in the same partition of every other
     worker, so each bucket is merged by itself.
 
+    @ivar kind: the class of the dict that was cut.
     @ivar buckets: L{Items}, or dicts.
     """
 
-    __slots__ = ("buckets",)
+    __slots__ = ("buckets", "kind")
 
-    def __init__(self, buckets: Sequence[Items | dict[Any, Any]]) -> None:
-        self.buckets = list(buckets)
+    def __init__(self, kind: type[dict[Any, Any]], buckets: list[Any]) -> None:
+        self.kind = kind
+        self.buckets = buckets
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Partition, (self.buckets,)
+        return Partition, (self.kind, self.buckets)
 
     def __len__(self) -> int:
         return sum(map(len, self.buckets))
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self.buckets)
+
+    def values(self) -> Iterator[Any]:
+        """
+        Values, as a dict gives them.
+        """
+        return chain.from_iterable(bucket.values() for bucket in self.buckets)
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """
@@ -127,7 +167,7 @@ class Partition:
         """
         All of it as one dict.
         """
-        whole: dict[Any, Any] = self.buckets[0].copy()
+        whole = self.kind()
         dict.update(whole, self.items())
         return whole
 
@@ -149,6 +189,7 @@ class ByKey(Aggregate):
     """
 
     ordered = False
+    _by_key = True
 
     def __init__(self, op: Callable[[Any, Any], Any]) -> None:
         self.op = op
@@ -185,6 +226,8 @@ class ByKeyAggregate(Aggregate):
     One aggregate per key: C{{key: finish(fold of the key's values)}}.
     """
 
+    _by_key = True
+
     def __init__(self, aggregate: Aggregate) -> None:
         self.aggregate = aggregate
         self.ordered = aggregate.ordered
@@ -219,6 +262,7 @@ class Group(Aggregate):
     """
 
     ordered = True
+    _by_key = True
 
     def __init__(
         self,
@@ -262,15 +306,18 @@ def split(acc: dict[Any, Any] | Partition, npartitions: int) -> list[Any]:
     """
     Cut a dict into C{npartitions} by L{partition_of} its keys: L{Items} if that is one, or else L{Partition}s.
     """
+    kind = acc.kind if isinstance(acc, Partition) else type(acc)
     if npartitions == 1:
-        return [Items(dict, [key for key, _ in acc.items()], [value for _, value in acc.items()])]
+        return [Items(kind, [key for key, _ in acc.items()], [value for _, value in acc.items()])]
     count = max(1, _BUCKETS // npartitions) * npartitions
-    buckets = [Items(dict, [], []) for _ in range(count)]
+    keys: list[list[Any]] = [[] for _ in range(count)]
+    values: list[list[Any]] = [[] for _ in range(count)]
     for key, value in acc.items():
-        bucket = buckets[partition_of(key, count)]
-        bucket.keys.append(key)
-        bucket.values.append(value)
-    return [Partition(buckets[n::npartitions]) for n in range(npartitions)]
+        number = partition_of(key, count)
+        keys[number].append(key)
+        values[number].append(value)
+    buckets = list(map(partial(Items, kind), keys, values))
+    return [Partition(kind, buckets[n::npartitions]) for n in range(npartitions)]
 
 
 def pieces(value: Any) -> Iterator[Any]:

@@ -22,7 +22,7 @@ from . import _context
 from ._aggregate import Aggregate
 from ._mapping import Progress, all_values, good_values
 from ._messages import NO_CHUNK, Report
-from ._shuffle import Partition, split
+from ._shuffle import Partition, by_key, split
 from .inputs import Split
 
 __all__ = ["EMPTY", "STAYS", "MapTask", "Outcome", "Program", "Reduce", "Runner", "TaskError"]
@@ -287,9 +287,9 @@ class Runner:
 
     def parts(self, acc: Any, npartitions: int) -> list[Any]:
         """
-        An accumulator in C{npartitions} parts. Only those of pairs can be cut; others are asked for in one.
+        An accumulator in C{npartitions} parts. Only those by key can be cut; others are asked for in one.
         """
-        return split(acc, npartitions) if self.program.pairs else [acc]
+        return split(acc, npartitions) if by_key(self.program.aggregate) else [acc]
 
 
 def _chunks(task: MapTask, records: Sequence[Any]) -> Iterable[tuple[int, Sequence[Any]]]:

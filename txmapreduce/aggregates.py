@@ -64,6 +64,7 @@ class Counts(Aggregate):
     """
 
     ordered = False
+    _by_key = True
 
     def zero(self) -> Counter[Hashable]:
         return Counter()

@@ -134,7 +134,7 @@ class TextFiles:
     @ivar blocksize: the most bytes of one split, or C{None}: the policy's.
     @ivar encoding: how to decode, C{"utf-8"} by default. With C{"utf-8-sig"} a byte order mark at the start is dropped.
     @ivar errors: what to do about bytes that don't decode, C{"strict"} by default: as for C{bytes.decode}.
-    @ivar blocks: records are undecoded C{bytes} instead, of many lines each: at most 1 MiB that ends at a line end
+    @ivar blocks: records are undecoded C{bytes} instead, of many lines each: at most 128 KiB that ends at a line end
         (longer only for long lines). All of them together are exactly the file's content.
     """
 

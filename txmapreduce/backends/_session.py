@@ -21,6 +21,7 @@ from .._failures import failure_text
 from .._messages import NO_CHUNK, Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report
 from .._pool import Pool
 from .._process import Death
+from .._shuffle import by_key
 from .._slots import Slot, Ticket
 from .._surroundings import surroundings
 from .._tasks import Program
@@ -53,7 +54,7 @@ class ProcessSession:
         self.waiting: deque[Ticket] = deque()
         self._codec = Codec()
         self._codec.encode_program(program, functions)
-        self._nparts = workers if program.pairs and not program.aggregate.ordered else 1
+        self._nparts = workers if by_key(program.aggregate) and not program.aggregate.ordered else 1
         self._surroundings = surroundings()
         self._reactor = reactor
         self._pool = pool
