@@ -4,6 +4,7 @@ Tests for L{txmapreduce.backends.processes}: real runs on real workers, as users
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
 import threading
@@ -24,8 +25,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface.verify import verifyObject
 
-from txmapreduce import MapReduce, Policy, Processes
-from txmapreduce.aggregates import Counts
+from txmapreduce import MapReduce, Policy, Processes, _schedule
+from txmapreduce.aggregates import Counts, Mean
 from txmapreduce.backends import _cpus
 from txmapreduce.errors import BackendUnavailable, BadInput, NotSerializable
 
@@ -267,6 +268,37 @@ class SurroundingsTests(PoolCase):
         await MapReduce(naughty.change_everything).run([1], backend=pool)
         after = await self.surroundings(pool)
         self.assertEqual((after["cwd"], before["cwd"]), (os.getcwd(), os.getcwd()))
+
+
+class Commonest(Counts):
+    """
+    An aggregate that is derived from one that goes by key, and does not itself.
+    """
+
+    def finish(self, acc: Counter[Any]) -> Any:
+        return max(acc, key=lambda value: (acc[value], value))
+
+
+class PartitionTests(PoolCase):
+    """
+    Many keys, which the workers fold side by side, a partition each.
+    """
+
+    async def test_kinds(self) -> None:
+        """
+        The result is the same, of the same type, as with few keys; what is finished as a whole is not cut.
+        """
+        self.patch(_schedule, "MANY_KEYS", 100)
+        records, pool = range(3000), self.pool(3)
+        sums, means = {f"k{n}": n + n + 1000 + n + 2000 for n in range(1000)}, {n: n / 3 for n in range(1000)}
+        for job, expected in (
+            (MapReduce(lambda n: [(f"k{n % 1000}", n)], reduce_by_key=operator.add), sums),
+            (MapReduce(lambda n: [(n % 1000, n % 1000 / 3)], reduce_by_key=Mean()), means),
+            (MapReduce(lambda n: n % 1000, reduce=Counts()), Counter(dict.fromkeys(range(1000), 3))),
+            (MapReduce(lambda n: n % 1000 if n < 2999 else 7, reduce=Commonest()), 7),
+        ):
+            result = await job.run(records, backend=pool)
+            self.assertEqual((type(result), result), (type(expected), expected))
 
 
 class BigTests(PoolCase):
