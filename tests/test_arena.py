@@ -23,6 +23,7 @@ from txmapreduce.errors import ProtocolError
 
 from . import mappers
 from .leftovers import NothingLeft, descriptors, gone
+from .support import python
 
 MIB = 1 << 20
 ONE_EACH = Policy(chunksize=1)
@@ -227,6 +228,32 @@ class ArenaTests(SynchronousTestCase):
 
 
 @LINUX
+class FreeMemoryTests(SynchronousTestCase):
+    """
+    The heap of this process.
+    """
+
+    def test_returned(self) -> None:
+        """
+        What lies free in the heap, below something that is still in use, goes back to the system where the C library
+        can do that.
+        """
+        done = python(
+            "-c",
+            """if True:
+            import psutil
+            from txmapreduce._arena import _libc, return_free_memory
+            blocks = [bytes(50_000) for _ in range(1000)]
+            del blocks[:-1]
+            resident = psutil.Process().memory_info().rss
+            return_free_memory()
+            returned = resident - psutil.Process().memory_info().rss
+            print(returned > 40_000_000 or not hasattr(_libc, "malloc_trim"))
+            """,
+        )
+        self.assertEqual((done.stdout, done.stderr), ("True\n", ""))
+
+
 class RunTests(NothingLeft):
     """
     Large values in real runs.

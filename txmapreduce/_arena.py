@@ -28,7 +28,7 @@ from collections.abc import Iterable
 from ._loading import Buffer
 from .errors import ProtocolError
 
-__all__ = ["SMALLEST", "Arena", "Blocks", "create", "join"]
+__all__ = ["SMALLEST", "Arena", "Blocks", "create", "join", "return_free_memory"]
 
 SMALLEST = 256 * 1024
 """Smaller buffers go through the pipe. From here on the arena was 1.3 to 2.7 times as fast when measured."""
@@ -308,6 +308,16 @@ def _load_libc() -> ctypes.CDLL:
 
 
 _libc = _load_libc()
+
+
+def return_free_memory() -> None:
+    """
+    Give the pages of the heap that are not in use back to the system, where the C library can (glibc). It would keep
+    them for this process: a third of what a worker has after it has counted 600,000 words.
+    """
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
+
 
 _forks = 0
 

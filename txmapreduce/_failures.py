@@ -8,6 +8,10 @@ import traceback
 
 __all__ = ["class_names", "error_text", "failure_text", "traceback_text"]
 
+_TEXT = 10_000
+_TRACEBACK = 100_000
+"""Characters that an error's text and its traceback have at the most."""
+
 _STAGES = {
     "map": "the mapper raised in",
     "fold": "the reduce function raised in",
@@ -32,9 +36,13 @@ def traceback_text(error: BaseException) -> str:
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith(__package__ + "."):
         trace = trace.tb_next
     try:
-        return "".join(traceback.format_exception(type(error), error, trace))
+        text = "".join(traceback.format_exception(type(error), error, trace))
     except Exception as problem:  # an exception may fail to give its own text
         return f"{type(error).__name__} (it has no text: {type(problem).__name__})\n"
+    if len(text) <= _TRACEBACK:
+        return text
+    # Its beginning and its end are what people read.
+    return f"{text[: _TRACEBACK // 2]}\n... (cut) ...\n{text[-_TRACEBACK // 2 :]}"
 
 
 def error_text(error: BaseException) -> str:
@@ -45,7 +53,7 @@ def error_text(error: BaseException) -> str:
         text = str(error)
     except Exception as problem:
         text = f"it has no text: {type(problem).__name__}"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{type(error).__name__}: {text}"[:_TEXT] if text else type(error).__name__
 
 
 def failure_text(stage: str, chunk: int, record: int, attempt: int, pid: int | None, error: str) -> str:

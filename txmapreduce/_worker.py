@@ -24,7 +24,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ._arena import Arena, join
+from ._arena import Arena, join, return_free_memory
 from ._codec import Codec
 from ._failures import class_names, error_text, traceback_text
 from ._frames import Decoder, encode
@@ -58,6 +58,8 @@ SETUP_RUN = 0
 _DOWN = (Surroundings, Define, Map, Fold, HandOver, Forget, Release)
 _PR_SET_PDEATHSIG = 1
 _IOVECS = 512
+_MUCH = 10_000
+"""Entries in a result from which on the system gets back the memory that it took to make: some milliseconds of work."""
 _LAST_MOMENT = 0.5
 """Seconds from the end of the task pipe to the end of this process, whatever the user's code does."""
 
@@ -106,6 +108,7 @@ class Worker:
         self._runs: dict[int, _Run] = {}
         self._stdout, self._stderr = sys.stdout, sys.stderr
         self._pid = os.getpid()
+        self._gave_much = False
 
     def serve(self) -> None:
         """
@@ -117,6 +120,9 @@ class Worker:
             for message in decoder.received(received):
                 self._answer(message)
                 del message  # and with it the views of its buffers
+                if self._gave_much:
+                    self._gave_much = False
+                    return_free_memory()
 
     def send(self, message: Message) -> None:
         """
@@ -232,6 +238,7 @@ class Worker:
         self._give(
             Done(message.run, message.task, False, 0, size, 0.0, lengths, buffers), message.task, NO_CHUNK, codec
         )
+        self._gave_much = message.finish and size > _MUCH
 
     def _hand_over(self, message: HandOver) -> None:
         run = self._runs[message.run]
@@ -258,8 +265,8 @@ class Worker:
                 where.record,
                 where.stage,
                 class_names(error),
-                error_text(error)[:_TEXT],
-                _middle_cut(traceback_text(error)),
+                error_text(error),
+                traceback_text(error),
                 () if pickled is None else (pickled,),
             )
         )
@@ -271,19 +278,6 @@ class Worker:
         for stream in (self._stdout, self._stderr):
             with contextlib.suppress(Exception):  # the user's code closed it, or broke it: its loss
                 stream.flush()
-
-
-_TEXT = 10_000
-_TRACEBACK = 100_000
-
-
-def _middle_cut(text: str) -> str:
-    """
-    A traceback of a reasonable size: its beginning and its end are what people read.
-    """
-    if len(text) <= _TRACEBACK:
-        return text
-    return f"{text[: _TRACEBACK // 2]}\n... (cut) ...\n{text[-_TRACEBACK // 2 :]}"
 
 
 def _size(part: object) -> int:
