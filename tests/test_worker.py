@@ -202,7 +202,7 @@ class AnswerTests(SynchronousTestCase):
         assert isinstance(first, Done) and isinstance(second, Done)
         self.assertEqual([(first.held, first.buffers), (second.held, second.buffers)], [(True, ()), (True, ())])
         self.assertEqual([dict(part.items()) for part in worker.values(parts)], [{("a", 1): 2, ("b", 1): 1}])
-        self.assertEqual(worker.values(nothing), [{}])
+        self.assertEqual(list(map(len, worker.values(nothing))), [0])
 
     def test_forgets(self) -> None:
         """
