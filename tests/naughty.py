@@ -192,6 +192,29 @@ def fork_and_stay(path: str, record: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fork_and_loop(path: str, record: object) -> object:
+    """
+    Leave a child of one's own behind, and go into a loop in C that holds the GIL.
+    """
+    pid = os.fork()
+    if not pid:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+        os._exit(0)
+    with open(path, "a") as file:
+        file.write(f"{pid}\n")
+    return hold_the_gil(record)
+
+
+def ignore_term_and_loop(path: str, record: object) -> object:
+    """
+    A loop in C that SIGTERM does not end.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note(path)
+    return hold_the_gil(record)
+
+
 def blob(size: int, record: int) -> bytes:
     """
     Many bytes.

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import psutil
 from twisted.internet.defer import CancelledError
@@ -482,7 +483,7 @@ class Never:
         return Deferred()
 
 pool = Processes(2)
-mapper = {"loop": naughty.hold_the_gil, "abs": abs}[sys.argv[1]]
+mapper = {"loop": naughty.hold_the_gil, "abs": abs, "fork": partial(naughty.fork_and_loop, sys.argv[-1])}[sys.argv[1]]
 data = Never() if "never" in sys.argv else [1, 2]
 
 def begin():
@@ -530,6 +531,21 @@ class CoordinatorTests(FaultCase):
         self.assertEqual((len(pids), all(map(alive, pids))), (2, True))
         host.process.kill()
         self.assertEqual(gone(pids, 1), [])
+
+    def test_killed_with_grandchildren(self) -> None:
+        """
+        Nor is there any process that a worker forked, though it ignores SIGTERM and every worker is in a C loop.
+        """
+        path = self.temporary()
+        host, pids = self.host("fork", path)
+        until = time.monotonic() + 10
+        while time.monotonic() < until and (not os.path.exists(path) or len(Path(path).read_text().split()) < 2):
+            time.sleep(0.01)
+        grandchildren = [int(pid) for pid in Path(path).read_text().split()]
+        self.addCleanup(self.end, grandchildren)
+        self.assertEqual((len(grandchildren), all(map(alive, grandchildren))), (2, True))
+        host.process.kill()
+        self.assertEqual(gone([*pids, *grandchildren], 1), [])
 
     def test_terminated(self) -> None:
         """

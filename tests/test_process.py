@@ -207,7 +207,7 @@ class LifeTests(ChildCase):
         self.map(child, 1, 0)
         ((path, text, fds),) = self.values(await owner.message(1))
         self.assertEqual((path, text), (sys.path, ""))
-        self.assertEqual(fds, list(range(9)))  # two for the shared memory, and one lists the folder
+        self.assertEqual(fds, list(range(10)))  # two for the shared memory, one for its life, and one lists the folder
 
 
 class OutputTests(ChildCase):
@@ -454,6 +454,86 @@ class DeathTests(ChildCase):
         self.map(child, 1, 5)
         self.assertIsInstance(await owner.message(1), Failed)
         self.assertFalse(child.dead)
+
+
+class EndTests(ChildCase):
+    """
+    How a child is ended.
+    """
+
+    async def busy(self, mapper: Callable[[Any], Any]) -> tuple[Child, Owner]:
+        """
+        A child that has begun with a task, which it does not end.
+        """
+        child, owner = self.start(mapper)
+        self.map(child, 1, 0)
+        while child.began != (1, 1):
+            await turn(0.01)
+        return child, owner
+
+    async def test_close(self) -> None:
+        """
+        A child that is closed and does not end, since a C loop holds its GIL, is asked to end by SIGTERM.
+        """
+        child, owner = await self.busy(naughty.hold_the_gil)
+        child.close()
+        self.assertEqual((await owner.death()).signal, signal.SIGTERM)
+
+    async def test_end(self) -> None:
+        """
+        A child that is to end ends of SIGTERM, at once.
+        """
+        child, owner = await self.busy(naughty.hold_the_gil)
+        begun = reactor.seconds()  # type: ignore[attr-defined]
+        child.end()
+        self.assertEqual((await owner.death()).signal, signal.SIGTERM)
+        self.assertLess(reactor.seconds() - begun, 0.4)  # type: ignore[attr-defined]
+
+    async def test_term_ignored(self) -> None:
+        """
+        One that ignores SIGTERM is killed after a moment, whether it was closed or was to end.
+        """
+        for how in (Child.close, Child.end):
+            child, owner = await self.busy(partial(naughty.ignore_term_and_loop, path := self.temporary()))
+            while not os.path.exists(path):
+                await turn(0.01)
+            how(child)
+            self.assertEqual((await owner.death()).signal, signal.SIGKILL)
+
+    async def test_stopped(self) -> None:
+        """
+        So is one that has been stopped.
+        """
+        child, owner = await self.busy(naughty.hold_the_gil)
+        os.kill(child.pid, signal.SIGSTOP)
+        child.end()
+        self.assertEqual((await owner.death()).signal, signal.SIGKILL)
+
+    async def test_what_it_forked(self) -> None:
+        """
+        What a child forked ends with it, however that ends: killed, told to end, or of itself.
+        """
+        for how in (Child.kill, Child.end, lambda child: os.kill(child.pid, signal.SIGABRT)):
+            path = self.temporary()
+            child, owner = await self.busy(partial(naughty.fork_and_loop, path))
+            while not (os.path.exists(path) and os.path.getsize(path)):
+                await turn(0.01)
+            with open(path) as file:
+                grandchild = int(file.read())
+            self.assertTrue(alive(grandchild))
+            how(child)
+            await owner.death()
+            self.assertEqual(gone([grandchild], 2), [])
+
+    async def test_blocked_signals(self) -> None:
+        """
+        A host that blocks SIGTERM does not pass that on.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        self.addCleanup(signal.pthread_sigmask, signal.SIG_UNBLOCK, {signal.SIGTERM})
+        child, owner = await self.busy(naughty.hold_the_gil)
+        child.end()
+        self.assertEqual((await owner.death()).signal, signal.SIGTERM)
 
 
 class StartTests(ChildCase):

@@ -524,7 +524,7 @@ class EndTests(SynchronousTestCase):
             assert worker.process.stdout is not None
             self.assertEqual(worker.process.stdout.readline(), b"asleep\n")
             begun = time.monotonic()
-            self.assertEqual(worker.hang_up(), 1)
+            self.assertEqual(worker.hang_up(), -signal.SIGKILL)
             self.assertLess(time.monotonic() - begun, 5)
 
     def test_result_pipe_closed(self) -> None:

@@ -34,8 +34,6 @@ HELLO_WITHIN = 60.0
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
-_CLOSE_GRACE = 1.0
-"""Seconds that a child gets to end by itself when its pipe has ended."""
 
 
 class Pool:
@@ -96,7 +94,7 @@ class Pool:
                 ticket.abandoned = ticket.abandoned or ticket.client is client
             slot.keeps.discard(client.run)
             if slot.queue and slot.queue[0].abandoned:
-                self.kill(slot)
+                self.stop(slot)
             elif slot.defined.pop(client.run, 0):
                 slot.surroundings = b""  # its functions may have changed the working directory, or more
                 slot.child.send(Forget(client.run))
@@ -114,9 +112,15 @@ class Pool:
         """
         End a slot's child at once, because of the ticket that it runs.
         """
-        slot.closing = True
-        slot.condemned = slot.queue[0] if slot.queue else None
+        slot.condemn()
         slot.child.kill()
+
+    def stop(self, slot: Slot) -> None:
+        """
+        End a slot's child, because nobody needs what it does.
+        """
+        slot.condemn()
+        slot.child.end()
 
     def dispatch(self) -> None:
         """
@@ -218,8 +222,7 @@ class Pool:
             client.said(slot, message)
 
     def _greeted(self, slot: Slot, message: Hello) -> None:
-        if not slot.closing:
-            slot.stop_timer()
+        slot.stop_timer()
         if message.version != VERSION:
             self._refuse(slot, f"the worker speaks version {message.version} of the protocol, not {VERSION}")
         elif self._settings.setup is None:
@@ -254,7 +257,7 @@ class Pool:
 
     def _next_runs(self, slot: Slot) -> None:
         if slot.queue[0].abandoned:
-            self.kill(slot)
+            self.stop(slot)
         else:
             slot.queue[0].client.began(slot.queue[0])
 
@@ -301,9 +304,8 @@ class Pool:
             self._close_child(slot)
 
     def _close_child(self, slot: Slot) -> None:
-        slot.child.close()
         slot.stop_timer()
-        slot.timer = self._reactor.callLater(_CLOSE_GRACE, self.kill, slot)
+        slot.child.close()
 
     def died(self, child: Child, death: Death) -> None:
         """
@@ -377,7 +379,7 @@ class Pool:
         self._tell_all("the pool was closed while the run was under way")
         self._clients.clear()  # also those that had nothing under way and so did not notice
         for slot in list(self._slots):
-            self.kill(slot)
+            self.stop(slot)
         self._check_closed()
         return done
 

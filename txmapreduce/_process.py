@@ -6,6 +6,11 @@ counts, since each can be missing. What was complete in the result pipe by then 
 L{ChildOwner.died} is called, once, last, in a turn of its own: what the owner opens then must not get the number of a
 descriptor whose events this turn has still to work off.
 
+There are three ways to end a child. L{Child.close} lets it answer what it has; when it has not ended in time it is
+asked to, as by L{Child.end}: SIGTERM for its whole process group, and SIGKILL for those that have not heeded that in
+time. L{Child.kill} is SIGKILL at once, for a child that hangs or takes too much. Whichever way it ends, what it forked
+ends with it, but for what has left the group.
+
 What it prints comes back line by line into the log, tagged with the worker and the chunk that it was running.
 """
 
@@ -13,8 +18,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +39,7 @@ from twisted.python.failure import Failure
 
 from . import _arena
 from ._messages import NO_CHUNK, Hello, Message, Release
+from ._output import Lines
 from ._pipes import ExitWatch, ResultPipe, TaskPipe, bytes_waiting, open_pipes
 from .errors import ProtocolError
 
@@ -48,12 +56,14 @@ What the child runs. Its one argument is this process's import path. Imports mak
 until C{main} wakes it.
 """
 
-_LINE_LIMIT = 8192
-_TAIL = 4096
 _READ = 8192
 """Bytes that Twisted takes from a process's pipe at a time."""
 
 _NOTE = Struct("3q")
+_CLOSE_GRACE = 1.0
+"""Seconds that a child gets to end by itself when its task pipe has ended."""
+_TERM_GRACE = 0.5
+"""Seconds that it and what it forked get to heed SIGTERM."""
 _EXIT_GRACE = 0.5
 """Seconds that a child whose result pipe has ended may take until the system says how it ended."""
 
@@ -85,30 +95,6 @@ class ChildOwner(Protocol):
         """
         It is gone, and so is everything that belonged to it. Nothing comes after this.
         """
-
-
-class _Lines:
-    """
-    Cuts what a child prints into lines, of a bounded length, and keeps the end of it.
-    """
-
-    def __init__(self, printed: Callable[[str], None]) -> None:
-        self._printed = printed
-        self._rest = b""
-        self.tail = b""
-
-    def feed(self, data: bytes) -> None:
-        self.tail = (self.tail + data)[-_TAIL:]
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._printed(line.decode("utf-8", "replace"))
-        if len(self._rest) > _LINE_LIMIT:
-            self.end()
-
-    def end(self) -> None:
-        rest, self._rest = self._rest, b""
-        if rest:
-            self._printed(rest.decode("utf-8", "replace"))
 
 
 class _Protocol(ProcessProtocol):
@@ -146,15 +132,23 @@ class Child:
         self._status: BaseException | None = None
         self._garbage: ProtocolError | None = None
         self._grace: Any = None
-        self.output = {fd: _Lines(partial(self._print, name)) for fd, name in ((1, "stdout"), (2, "stderr"))}
+        self._step: Any = None
+        self.output = {fd: Lines(partial(self._print, name)) for fd, name in ((1, "stdout"), (2, "stderr"))}
         task_r, task_w, result_r, result_w = open_pipes()
         theirs, ours = [task_r, result_w], [task_w, result_r]
         self._arena = _arena.create()
+        self._lifeline = -1
         try:
             self._note = _Note()
             theirs.append(self._note.fd)
-            shared = {} if self._arena is None else {6: self._arena.fd}
-            self._process = self._spawn(env, {3: task_r, 4: result_w, 5: self._note.fd, **shared})
+            fds = {3: task_r, 4: result_w, 5: self._note.fd}
+            if self._arena is not None:
+                fds[6] = self._arena.fd
+            if hasattr(fcntl, "F_SETSIG"):
+                fds[7], self._lifeline = os.pipe()
+                theirs.append(fds[7])
+                ours.append(self._lifeline)
+            self._process = self._spawn(env, fds)
         except BaseException:
             self._close_arena()
             theirs += ours
@@ -175,7 +169,8 @@ class Child:
             raise OSError(errno.ENOENT, "this Python does not know its own executable (sys.executable is empty)")
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         path = chr(0x1F).join(map(str, sys.path))
-        args = [sys.executable, *flags, "-c", _BOOT.format("arena_fd=6" if 6 in fds else ""), path]
+        more = ", ".join(f"{name}={fd}" for fd, name in ((6, "arena_fd"), (7, "life_fd")) if fd in fds)
+        args = [sys.executable, *flags, "-c", _BOOT.format(more), path]
         with open(os.devnull, "rb") as nothing:
             child_fds: dict[int, Any] = {0: nothing.fileno(), 1: "r", 2: "r", **fds}
             return self._reactor.spawnProcess(_Protocol(self), sys.executable, args, env=dict(env), childFDs=child_fds)
@@ -217,18 +212,49 @@ class Child:
         Send nothing more: it ends when it has answered what it has, for which it gets a moment.
         """
         self._writer.finish()
+        self._then(_CLOSE_GRACE, self.end)
+
+    def end(self) -> None:
+        """
+        Have it and what it forked end; after a moment they are killed.
+        """
+        self._signal(signal.SIGTERM)
+        self._then(_TERM_GRACE, self.kill)
 
     def kill(self) -> None:
         """
         End it and what it forked, now.
         """
+        self._signal(signal.SIGKILL)
+
+    def _then(self, seconds: float, step: Callable[[], None]) -> None:
+        """
+        What is to be done if it is still there after so long, in place of what was to be done before.
+        """
+        self._stop_step()
+        if not self.dead:
+            self._step = self._reactor.callLater(seconds, step)
+
+    def _stop_step(self) -> None:
+        if self._step is not None and self._step.active():
+            self._step.cancel()
+
+    def _signal(self, number: int) -> None:
         if self.dead or self._process.pid is None:
             return
-        try:
-            os.killpg(self.pid, 9)
-        except (ProcessLookupError, PermissionError):  # it has not made its own group yet
+        if not self._signal_group(number):  # it has not made its own group yet
             with contextlib.suppress(terror.ProcessExitedAlready):
-                self._process.signalProcess("KILL")
+                self._process.signalProcess(number)
+
+    def _signal_group(self, number: int) -> bool:
+        """
+        Whether there is such a group.
+        """
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
     def _said(self, message: Message) -> None:
         if isinstance(message, Release):
@@ -268,8 +294,11 @@ class Child:
 
     def _reap(self) -> None:
         """
-        The pidfd says that it has ended. Ask Twisted to collect it; if somebody else did, its status is not to be had.
+        The pidfd says that it has ended, just now. Ask Twisted to collect it; if somebody else did, its status is not
+        to be had.
         """
+        if not self.dead:
+            self._signal_group(signal.SIGKILL)  # what it forked
         if self._process.pid is not None:
             self._process.reapProcess()
         if not self.dead:
@@ -282,8 +311,7 @@ class Child:
         Twisted has collected it, just now: its number still stands for its group, and what it forked ends with it.
         """
         self._status = status
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, 9)
+        self._signal_group(signal.SIGKILL)
         if not self.dead:
             self._die()
 
@@ -299,6 +327,9 @@ class Child:
         for descriptor in (self._reader, self._writer, self._exit_watch):
             if descriptor is not None:
                 descriptor.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+        self._stop_step()
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None

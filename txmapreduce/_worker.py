@@ -3,7 +3,8 @@ The child process: reads tasks from one pipe, runs them, writes what they gave t
 
     - Descriptor 3 brings messages, descriptor 4 takes them; 0, 1 and 2 belong to the user's code. Descriptor 5 is the
       note: some shared memory with the numbers of the chunk, the run and the task that are running, which outlives this
-      process. Descriptor 6, where there is one, is the arena, through which large buffers go.
+      process. Descriptor 6, where there is one, is the arena, through which large buffers go. Descriptor 7, where there
+      is one, is the lifeline (L{txmapreduce._lifeline}).
     - Everything happens on one thread, in the order in which it was sent. A second thread does nothing but wait for the
       end of the task pipe, so that this process ends with the coordinator even while the user's code runs.
     - Whatever the user's code raises is an answer. Only when it ends the process does the process end.
@@ -16,11 +17,8 @@ import faulthandler
 import gc
 import mmap
 import os
-import select
 import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +26,7 @@ from ._arena import Arena, join, return_free_memory
 from ._codec import Codec
 from ._failures import class_names, error_text, traceback_text
 from ._frames import Decoder, encode
+from ._lifeline import die_with, own_group
 from ._loading import Buffer, setting_up
 from ._messages import (
     NO_CHUNK,
@@ -56,12 +55,9 @@ SETUP_RUN = 0
 """The run number under which the pool's initializer is defined."""
 
 _DOWN = (Surroundings, Define, Map, Fold, HandOver, Forget, Release)
-_PR_SET_PDEATHSIG = 1
 _IOVECS = 512
 _MUCH = 10_000
 """Entries in a result from which on the system gets back the memory that it took to make: some milliseconds of work."""
-_LAST_MOMENT = 0.5
-"""Seconds from the end of the task pipe to the end of this process, whatever the user's code does."""
 
 
 class _Run:
@@ -335,56 +331,29 @@ def write_all(fd: int, buffers: Sequence[Buffer]) -> None:
             views[at] = views[at][written:]
 
 
-def _die_with_parent(parent: int) -> None:
-    """
-    Have the kernel kill this process when the coordinator ends, where it can (Linux): even in the midst of a C loop.
-    """
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)  # it ended before we asked
-
-
-def _watch(fd: int) -> None:
-    """
-    Wait until nobody can write to the task pipe any more. The main thread sees that, too, and ends this process in the
-    usual way, unless the user's code keeps it busy: so that gets a moment, no more.
-    """
-    poll = select.poll()
-    poll.register(fd, 0)  # no events asked for: only a hang-up is told
-    while not any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll()):
-        pass
-    time.sleep(_LAST_MOMENT)
-    os._exit(1)
-
-
-def _own_group() -> None:
-    """
-    Leave the terminal's process group: Ctrl-C is the coordinator's to handle, and a kill reaches what was forked here.
-    """
-    with contextlib.suppress(OSError):
-        os.setpgid(0, 0)
-
-
-def main(read_fd: int = 3, write_fd: int = 4, note_fd: int = 5, arena_fd: int | None = None) -> None:
+def main(
+    read_fd: int = 3,
+    write_fd: int = 4,
+    note_fd: int = 5,
+    arena_fd: int | None = None,
+    life_fd: int | None = None,
+) -> None:
     """
     Be a worker. Called in a fresh interpreter; returns when the task pipe ends.
     """
     parent = os.getppid()
-    _own_group()
+    own_group()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    for fd in (read_fd, write_fd, note_fd, *(() if arena_fd is None else (arena_fd,))):
-        os.set_inheritable(fd, False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the coordinator blocks
+    for fd in (read_fd, write_fd, note_fd, arena_fd, life_fd):
+        if fd is not None:
+            os.set_inheritable(fd, False)
     faulthandler.enable()
     note = memoryview(mmap.mmap(note_fd, mmap.PAGESIZE)).cast("q")
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     worker = Worker(read_fd, write_fd, note, join(arena_fd))
-    _die_with_parent(parent)
-    threading.Thread(target=_watch, args=(read_fd,), daemon=True, name="txmapreduce-watch").start()
+    die_with(parent, read_fd, life_fd)
     gc.freeze()  # what is there now stays: collections need not look at it
     gc.enable()
     try:
