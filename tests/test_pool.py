@@ -12,9 +12,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmapreduce._messages import VERSION, Define, Done, Failed, Forget, HandOver, Hello, Map, Message, Surroundings
-from txmapreduce._pool import HELLO_WITHIN, MAX_FAILED_STARTS, Pool
+from txmapreduce._pool import HELLO_WITHIN, Pool
 from txmapreduce._process import Death
 from txmapreduce._slots import Settings, Slot, Ticket
+from txmapreduce._starts import MAX_FAILED_STARTS
 from txmapreduce._worker import SETUP_RUN
 from txmapreduce.errors import BackendUnavailable, ProtocolError
 
@@ -47,8 +48,9 @@ class FakeChild:
     def end(self) -> None:
         self.ended = True
 
-    def kill(self) -> None:
+    def kill(self, excess: str = "") -> None:
         self.killed = True
+        self.excess = excess
 
     def hello(self, version: int = VERSION) -> None:
         self.owner.said(self, Hello(version, self.pid))  # type: ignore[arg-type]

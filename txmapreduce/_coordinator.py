@@ -170,7 +170,7 @@ class Coordinator:
             self._end(failure)
             return
         retry = error.retry or not self._retry_names.isdisjoint(error.kinds)
-        self.post(events.Broke(id, error.error, retry, error.charge, error.chunk))
+        self.post(events.Broke(id, error.error, retry, error.charge, error.chunk, error.out_of_memory))
 
     def _do_kill(self, instruction: events.Kill) -> None:
         assert self._session is not None and isinstance(instruction.error, MapReduceError)

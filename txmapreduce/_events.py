@@ -49,6 +49,7 @@ class MapAttempt:
 
     @ivar chunksize: records per chunk; 0: all that a split has.
     @ivar hold: the worker may keep what it folds, and go on with it.
+    @ivar alone: nothing else of the run is under way, and it goes to a fresh worker: it ran out of memory before.
     """
 
     id: int
@@ -58,6 +59,7 @@ class MapAttempt:
     count: int
     chunksize: int
     hold: bool
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class Finished:
 class Broke:
     """
     The attempt ended with C{error}, in chunk C{chunk} where that is known. C{retry}: it may be tried again; C{charge}:
-    and that counts as an attempt.
+    and that counts as an attempt. C{out_of_memory}: its worker was killed for want of memory.
     """
 
     id: int
@@ -187,6 +189,7 @@ class Broke:
     retry: bool
     charge: bool = True
     chunk: int | None = None
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True)

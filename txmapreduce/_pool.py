@@ -6,7 +6,7 @@ Clients (the runs) queue tickets; the pool takes from the one that has the fewes
 
 A child that dies takes its running ticket with it and its client hears of that; a ticket that had not begun goes back
 to the front of its client's queue. A child that dies before it is ready (it says hello, then runs the initializer) is
-nobody's fault but costs time: the next start waits longer each time, and after L{MAX_FAILED_STARTS} in a row everybody
+nobody's fault but costs time: the next start waits longer each time, and after too many in a row everybody
 waiting is told that there are no workers.
 """
 
@@ -17,9 +17,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from ._memory import MemoryWatch
 from ._messages import VERSION, Define, Done, Failed, Forget, Hello, Message, Surroundings
 from ._process import Child, Death
 from ._slots import Client, Settings, Slot, Ticket, next_client
+from ._starts import Starts
 from ._surroundings import surroundings
 from ._worker import SETUP_RUN
 from .errors import BackendUnavailable, ProtocolError
@@ -28,12 +30,8 @@ __all__ = ["Pool"]
 
 DEPTH = 2
 """Tickets per slot: one runs while the next one waits in the pipe."""
-MAX_FAILED_STARTS = 5
 HELLO_WITHIN = 60.0
 """Seconds until a child that has not said hello is taken for hung. A first import from a slow disk takes some."""
-
-_FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 5.0
 
 
 class Pool:
@@ -56,12 +54,12 @@ class Pool:
         self._slots: list[Slot] = []
         self._clients: dict[int, Client] = {}
         self._runs = SETUP_RUN
-        self._failed_starts = 0
-        self._pause: Any = None
+        self._starts = Starts(reactor, self.dispatch)
         self._idle_check: Any = None
         self._closing = False
         self._closed: list[Deferred[None]] = []
-        self._last_words = ""
+        limit = self.memory_limit = settings.memory_limit
+        self._memory = None if limit is None else MemoryWatch(reactor, limit, self._slots, self)
 
     # Clients
 
@@ -127,7 +125,7 @@ class Pool:
         Hand out tickets as long as there is a slot for one.
         """
         while (client := next_client(self._clients, self._slots)) is not None:
-            slot = self._free_slot()
+            slot = self._free_slot(client.waiting[0].fresh)
             if slot is None:
                 return
             if not client.waiting:  # it has just been told that there are no workers
@@ -144,6 +142,8 @@ class Pool:
         ticket.slot = slot
         slot.queue.append(ticket)
         slot.tasks += 1
+        if self._memory is not None:
+            self._memory.wake()
         for message in messages:
             slot.child.send(message)
         if len(slot.queue) == 1 and slot.greeted:
@@ -157,14 +157,14 @@ class Pool:
         if slot.defined.pop(run, 0):
             slot.child.send(Forget(run))
 
-    def _free_slot(self) -> Slot | None:
+    def _free_slot(self, fresh: bool) -> Slot | None:
         """
         A child with nothing to do, or a new one, or one with a single ticket.
         """
         limit = self._settings.max_tasks_per_child
         usable = [slot for slot in self._slots if not slot.closing and (limit is None or slot.tasks < limit)]
         best = min(usable, key=lambda slot: len(slot.queue), default=None)
-        if best is not None and not best.queue:
+        if best is not None and not best.queue and not fresh:
             return best
         if len(self._slots) < self._settings.max_workers and (slot := self._new_slot()) is not None:
             return slot
@@ -173,13 +173,12 @@ class Pool:
     # Children
 
     def _new_slot(self) -> Slot | None:
-        if self._pause is not None:
+        if self._starts.paused:
             return None
         try:
             child = self._start(self._reactor, self._settings.env, self)
         except (OSError, TypeError, ValueError) as error:  # also for an environment that can't be passed on
-            self._last_words = f"no process could be started: {error}"
-            self._start_failed()
+            self._start_failed(f"no process could be started: {error}")
             return None
         slot = Slot(child)
         slot.timer = self._reactor.callLater(HELLO_WITHIN, self._too_late, slot)
@@ -192,12 +191,25 @@ class Pool:
     def _too_late(self, slot: Slot) -> None:
         self._refuse(slot, f"worker {slot.child.pid} did not say hello within {HELLO_WITHIN:g} s")
 
-    def _refuse(self, slot: Slot, why: str) -> None:
+    def _refuse(self, slot: Slot, why: str, excess: str = "") -> None:
         """
         A child that can't become ready: its start has failed.
         """
         slot.refused = why
-        slot.child.kill()
+        slot.child.kill(excess)
+
+    def exceeded(self, slot: Slot, excess: str) -> None:
+        """
+        A child has more memory than it may: it is killed. One that is not ready yet has failed to start.
+        """
+        self._refuse(slot, f"worker {slot.child.pid} {excess} before it was ready", excess)
+
+    def relieve(self, slot: Slot) -> None:
+        """
+        Get back what a child keeps.
+        """
+        for run in slot.keeps & self._clients.keys():
+            self._clients[run].retire(slot)
 
     def surround(self, slot: Slot, data: bytes) -> None:
         """
@@ -248,7 +260,7 @@ class Pool:
         if not slot.queue or slot.queue[0].id != id:
             raise ProtocolError(f"an answer to task {id}, which it was not running")
         ticket = slot.queue.popleft()
-        self._failed_starts, self._last_words = 0, ""
+        self._starts.succeeded()
         if slot.queue:
             self._next_runs(slot)
         else:
@@ -288,8 +300,7 @@ class Pool:
             self._idle_check = self._reactor.callLater(max(1.0, min(rest)), self._end_idle)
 
     def _retire(self, slot: Slot) -> None:
-        for run in slot.keeps & self._clients.keys():
-            self._clients[run].retire(slot)
+        self.relieve(slot)
         self._let_go(slot)
 
     def handed_over(self, slot: Slot, run: int) -> None:
@@ -326,22 +337,14 @@ class Pool:
         if guilty is not None and not guilty.abandoned:
             guilty.client.broke(guilty, slot, death)
         if not slot.greeted and not slot.closing:
-            self._last_words = slot.refused or death.stderr or f"worker {death.pid} ended before it was ready"
-            self._start_failed()
+            self._start_failed(slot.refused or death.stderr or f"worker {death.pid} ended before it was ready")
         self._check_closed()
         self.dispatch()
 
-    def _start_failed(self) -> None:
-        """
-        Wait before the next start, longer each time; give up when it has failed too often.
-        """
-        self._failed_starts += 1
-        if self._failed_starts >= MAX_FAILED_STARTS and not any(slot.greeted for slot in self._slots):
-            words, self._last_words, self._failed_starts = self._last_words.strip(), "", 0
-            self._tell_all(f"no worker could be started, {MAX_FAILED_STARTS} tries in a row failed:\n{words}")
-        elif self._pause is None:
-            pause = min(_FIRST_PAUSE * 2 ** (self._failed_starts - 1), _LONGEST_PAUSE)
-            self._pause = self._reactor.callLater(pause, self._try_again)
+    def _start_failed(self, words: str) -> None:
+        why = self._starts.failed(words, alone=not any(slot.greeted for slot in self._slots))
+        if why:
+            self._tell_all(why)
 
     def _tell_all(self, why: str) -> None:
         clients = list(self._clients.values())
@@ -349,10 +352,6 @@ class Pool:
             client.waiting.clear()  # or else a child is started for one when another one leaves
         for client in clients:
             client.unavailable(BackendUnavailable(why))
-
-    def _try_again(self) -> None:
-        self._pause = None
-        self.dispatch()
 
     def _slot_of(self, child: Child) -> Slot:
         return next(slot for slot in self._slots if slot.child is child)
@@ -386,9 +385,11 @@ class Pool:
     def _check_closed(self) -> None:
         if not self._closing or self._clients:
             return
-        for timer in (self._idle_check, self._pause):
-            if timer is not None and timer.active():
-                timer.cancel()
+        if self._idle_check is not None and self._idle_check.active():
+            self._idle_check.cancel()
+        self._starts.stop()
+        if self._memory is not None:
+            self._memory.stop()
         for slot in self._slots:
             if not slot.closing:
                 slot.closing = True

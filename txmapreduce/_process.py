@@ -19,16 +19,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import mmap
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from struct import Struct
 from typing import Any, Protocol, cast
 
 from twisted.internet import error as terror
@@ -38,7 +35,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import _arena
+from ._cgroup import oom_kills
 from ._messages import NO_CHUNK, Hello, Message, Release
+from ._note import Note
 from ._output import Lines
 from ._pipes import ExitWatch, ResultPipe, TaskPipe, bytes_waiting, open_pipes
 from .errors import ProtocolError
@@ -59,7 +58,6 @@ until C{main} wakes it.
 _READ = 8192
 """Bytes that Twisted takes from a process's pipe at a time."""
 
-_NOTE = Struct("3q")
 _CLOSE_GRACE = 1.0
 """Seconds that a child gets to end by itself when its task pipe has ended."""
 _TERM_GRACE = 0.5
@@ -71,7 +69,8 @@ _EXIT_GRACE = 0.5
 @dataclass(frozen=True)
 class Death:
     """
-    How a child ended. Neither C{exit_code} nor C{signal}: the system did not tell.
+    How a child ended. Neither C{exit_code} nor C{signal}: the system did not tell. C{out_of_memory}: that it was killed
+    for that, in words, where it was.
     """
 
     pid: int
@@ -79,6 +78,7 @@ class Death:
     signal: int | None
     stderr: str
     garbage: ProtocolError | None = None
+    out_of_memory: str = ""
 
 
 class ChildOwner(Protocol):
@@ -133,13 +133,16 @@ class Child:
         self._garbage: ProtocolError | None = None
         self._grace: Any = None
         self._step: Any = None
+        self._killed = False
+        self._excess = ""
+        self._oom_kills = oom_kills().count()
         self.output = {fd: Lines(partial(self._print, name)) for fd, name in ((1, "stdout"), (2, "stderr"))}
         task_r, task_w, result_r, result_w = open_pipes()
         theirs, ours = [task_r, result_w], [task_w, result_r]
         self._arena = _arena.create()
         self._lifeline = -1
         try:
-            self._note = _Note()
+            self._note = Note()
             theirs.append(self._note.fd)
             fds = {3: task_r, 4: result_w, 5: self._note.fd}
             if self._arena is not None:
@@ -221,10 +224,14 @@ class Child:
         self._signal(signal.SIGTERM)
         self._then(_TERM_GRACE, self.kill)
 
-    def kill(self) -> None:
+    def kill(self, excess: str = "") -> None:
         """
         End it and what it forked, now.
+
+        @param excess: where it has too much memory, that in words.
         """
+        if not self._killed:
+            self._killed, self._excess = True, excess
         self._signal(signal.SIGKILL)
 
     def _then(self, seconds: float, step: Callable[[], None]) -> None:
@@ -341,10 +348,19 @@ class Child:
             signal=getattr(status, "signal", None),
             stderr=self.output[2].tail.decode("utf-8", "replace"),
             garbage=self._garbage,
+            out_of_memory=self._out_of_memory(),
         )
         self._note.close()
         self._close_arena()
         self._reactor.callLater(0, self._owner.died, self, death)
+
+    def _out_of_memory(self) -> str:
+        number = getattr(self._status, "signal", None)
+        if self._killed:
+            return self._excess
+        if number == signal.SIGKILL and oom_kills().explain(self._oom_kills):
+            return "was killed by the kernel: out of memory"
+        return ""
 
     def _close_arena(self) -> None:
         if self._arena is not None:
@@ -362,39 +378,3 @@ class Child:
             self.output[fd].end()
             if pipe is not None:
                 self._process.closeChildFD(fd)
-
-
-class _Note:
-    """
-    A page of memory that the child writes and this process reads, even after the child's death: the numbers of a chunk,
-    a run and a task. It is a file without a name, so nothing stays behind.
-    """
-
-    def __init__(self) -> None:
-        if hasattr(os, "memfd_create"):
-            self.fd = os.memfd_create("txmapreduce-note")
-        else:
-            with tempfile.TemporaryFile() as file:
-                self.fd = os.dup(file.fileno())
-        try:
-            os.ftruncate(self.fd, mmap.PAGESIZE)
-            memory = mmap.mmap(self.fd, mmap.PAGESIZE)
-        except BaseException:
-            os.close(self.fd)
-            raise
-        memory[: _NOTE.size] = _NOTE.pack(NO_CHUNK, 0, 0)
-        self._memory: mmap.mmap | bytes = memory
-
-    def read(self) -> tuple[int, ...]:
-        """
-        What the child wrote down last: chunk, run and task.
-        """
-        return _NOTE.unpack(self._memory[: _NOTE.size])
-
-    def close(self) -> None:
-        """
-        Let go of the memory, but remember what stood there.
-        """
-        memory, self._memory = self._memory, self._memory[: _NOTE.size]
-        if isinstance(memory, mmap.mmap):
-            memory.close()

@@ -50,8 +50,9 @@ from ._events import (
     Unable,
     Wake,
 )
+from ._limits import timed_out
 from ._partials import Bag, Last, Partials, Place, Tally, Tree
-from .errors import RunTimedOut, TaskFailed, TaskTimedOut
+from .errors import RunTimedOut, TaskFailed
 
 MANY_KEYS = 100_000
 """From how many keys on the last fold is done by all workers side by side, a partition each."""
@@ -93,6 +94,7 @@ class Schedule:
         self._bag = Bag()
         self._partials: Partials = self._tree if plan.ordered else self._bag
         self._folds: dict[int, Place] = {}
+        self._alone = 0  # the attempt that runs alone, or has
         self._tickets: dict[int, int] = {}
         self._last: Last | None = None
         self._out: list[Instruction] = []
@@ -221,7 +223,7 @@ class Schedule:
                 self._wake(at)
                 return
             del self._deadlines[id]
-            self._out.append(Kill(id, self._timed_out(self._running[id])))
+            self._out.append(Kill(id, timed_out(self._running[id], self.plan.task_timeout)))
 
     def _wake(self, at: float) -> None:
         """
@@ -230,13 +232,6 @@ class Schedule:
         if self._next_tick is None or at < self._next_tick:
             self._next_tick = at
             self._out.append(Wake(at))
-
-    def _timed_out(self, attempt: Attempt) -> TaskTimedOut:
-        chunk = attempt.first if isinstance(attempt, MapAttempt) else None
-        what = "a reduce task" if chunk is None else f"chunk {chunk}"
-        limit = f"{self.plan.task_timeout:g} s (the policy's task_timeout)"
-        text = f"{what} ran longer than {limit} in attempt {attempt.attempt}; its worker was killed"
-        return TaskTimedOut(text, chunk=chunk, attempt=attempt.attempt)
 
     # Maps
 
@@ -292,7 +287,7 @@ class Schedule:
             if start < stop:
                 number = 1 + self._charges[start] if stop - start == 1 else 1
                 again = replace(attempt, id=self._new_id(), attempt=number, first=start, count=stop - start)
-                self._waiting.appendleft(again)
+                self._waiting.appendleft(replace(again, alone=event.out_of_memory and start == guilty))
 
     # Folds
 
@@ -368,12 +363,17 @@ class Schedule:
 
     def _fill(self) -> None:
         """
-        Keep two tasks per worker under way: from what has to be run again first, from the input then.
+        Keep two tasks per worker under way: from what has to be run again first, from the input then. What ran out of
+        memory waits until the others have ended, and they wait for it, so that it has all the memory that there is.
         """
         window, reading = 2 * self.workers, self._reading
-        while len(self._running) < window:
+        while len(self._running) < window and self._alone not in self._running:
+            if self._waiting and self._waiting[0].alone and self._running:
+                break
             if self._waiting:
-                self._submit(self._waiting.popleft())
+                attempt = self._waiting.popleft()
+                self._alone = attempt.id if attempt.alone else self._alone
+                self._submit(attempt)
             elif not reading.ended and not reading.pending and (room := self._room(window)) > 0:
                 self._out.append(reading.ask(room))
             else:

@@ -28,6 +28,7 @@ class Settings:
     max_tasks_per_child: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     idle_timeout: float = 60.0
+    memory_limit: int | None = None
 
 
 class Client(Protocol):
@@ -67,7 +68,7 @@ class Client(Protocol):
 
     def retire(self, slot: Slot) -> None:
         """
-        The child is to end soon: get back what it keeps for this run.
+        The child is to end soon, or has much in memory: get back what it keeps for this run.
         """
 
     def unavailable(self, error: BackendUnavailable) -> None:
@@ -80,7 +81,8 @@ class Client(Protocol):
 class Ticket:
     """
     A task on its way through the pool. C{abandoned}: its client is no longer interested. C{spared}: a child died before
-    it had taken this up, so it went to another one for free, which happens once.
+    it had taken this up, so it went to another one for free, which happens once. C{fresh}: it goes to a new child, if
+    there is room for one.
     """
 
     id: int
@@ -88,6 +90,7 @@ class Ticket:
     slot: Slot | None = None
     abandoned: bool = False
     spared: bool = False
+    fresh: bool = False
 
 
 @dataclass(eq=False)

@@ -68,6 +68,8 @@ class WorkerDied(MapReduceError):
     @ivar exit_code: its exit code, or C{None} when a signal ended it or the system did not tell.
     @ivar signal: the number of the signal that ended it, or C{None}.
     @ivar stderr: the last lines that it wrote to its standard error.
+    @ivar out_of_memory: whether it was killed because it took more memory than the pool's C{memory_limit}, or by the
+        kernel because there was no more. C{False} also where the system does not tell why it was killed.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class WorkerDied(MapReduceError):
         exit_code: int | None = None,
         signal: int | None = None,
         stderr: str = "",
+        out_of_memory: bool = False,
     ) -> None:
         super().__init__(message)
         self.chunk = chunk
@@ -88,6 +91,7 @@ class WorkerDied(MapReduceError):
         self.exit_code = exit_code
         self.signal = signal
         self.stderr = stderr
+        self.out_of_memory = out_of_memory
 
     def __str__(self) -> str:
         message = super().__str__()

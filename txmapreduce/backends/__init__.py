@@ -34,6 +34,7 @@ class AttemptFailed(Exception):
     @ivar retry: whether trying again may help whatever the policy says: the worker died, or ran out of time.
     @ivar charge: whether the attempt counts: not where it had not begun, or its inputs were lost.
     @ivar chunk: the chunk that was running, where that is known.
+    @ivar out_of_memory: whether its worker was killed for want of memory.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class AttemptFailed(Exception):
         retry: bool = False,
         charge: bool = True,
         chunk: int | None = None,
+        out_of_memory: bool = False,
     ) -> None:
         super().__init__(error)
         self.error = error
@@ -51,6 +53,7 @@ class AttemptFailed(Exception):
         self.retry = retry
         self.charge = charge
         self.chunk = chunk
+        self.out_of_memory = out_of_memory
 
 
 Listener = Callable[[Event], None]

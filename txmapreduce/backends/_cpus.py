@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .._cgroup import MEMBERSHIP, ROOT, folders
+
 __all__ = ["available_cpus"]
 
 
@@ -16,7 +18,7 @@ def available_cpus() -> int:
     How many processors this process may use: its affinity, cut by the quota of its control group; at least 1.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
+    quota = _cgroup_quota(ROOT, MEMBERSHIP)
     return max(1, min(count, count if quota is None else int(quota + 0.5)))
 
 
@@ -24,19 +26,7 @@ def _cgroup_quota(root: Path, membership: Path) -> float | None:
     """
     The smallest CPU quota, in processors, on the way from this process's control group to the root (versions 1 and 2).
     """
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return None
-    quotas: list[float] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        base = root / "cpu" if controllers else root
-        group = Path(path.lstrip("/"))
-        for folder in [base / group, *(base / parent for parent in group.parents)]:
-            quotas.extend(_quota_of(folder))
+    quotas = (quota for folder in folders("cpu", root, membership) for quota in _quota_of(folder))
     return min(quotas, default=None)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred
 
 from .._codec import Buffer
-from .._events import Attempt, Outcome
+from .._events import Attempt, MapAttempt, Outcome
 from .._messages import Done, Report
 from .._slots import Client, Slot, Ticket
 from ..errors import MapReduceError
@@ -41,7 +41,7 @@ class Task(Ticket):
     """
 
     def __init__(self, attempt: Attempt, client: Client, chunk: Chunk) -> None:
-        super().__init__(attempt.id, client)
+        super().__init__(attempt.id, client, fresh=isinstance(attempt, MapAttempt) and attempt.alone)
         self.attempt = attempt
         self.chunk = chunk
         self.done: Deferred[Outcome] = Deferred()

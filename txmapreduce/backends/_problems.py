@@ -42,7 +42,9 @@ def died(attempt: Attempt, chunk: int | None, death: Death) -> MapReduceError:
     if death.garbage is not None:
         return ProtocolError(f"worker {death.pid} sent something that is no message {where}: {death.garbage}")
     how = "was ended by something outside this process's sight"
-    if death.signal is not None:
+    if death.out_of_memory:
+        how = death.out_of_memory
+    elif death.signal is not None:
         how = f"was killed by signal {death.signal}"
     elif death.exit_code is not None:
         how = f"ended itself with exit code {death.exit_code}"
@@ -54,4 +56,5 @@ def died(attempt: Attempt, chunk: int | None, death: Death) -> MapReduceError:
         exit_code=death.exit_code,
         signal=death.signal,
         stderr=death.stderr,
+        out_of_memory=bool(death.out_of_memory),
     )

@@ -36,7 +36,7 @@ __all__ = ["ProcessSession"]
 _log = Logger()
 
 HOLD_BYTES = 64 << 20
-"""How many bytes of records may have been folded into what one worker keeps: they stay here until it is handed over."""
+"""Bytes of records that one worker may fold into what it keeps; a quarter of C{memory_limit}, where that is less."""
 
 HOLD_SECONDS = 10.0
 """How old may be what a worker keeps: so much work at most is done again when it dies."""
@@ -66,6 +66,7 @@ class ProcessSession:
         self._places: dict[int, Slot | None] = {}
         self._void: Counter[Slot] = Counter()
         self._hold_seconds = HOLD_SECONDS
+        self._hold_bytes = HOLD_BYTES if pool.memory_limit is None else min(HOLD_BYTES, pool.memory_limit // 4)
         self.run = pool.new_run()
         pool.join(self)
 
@@ -135,7 +136,7 @@ class ProcessSession:
             first=attempt.first,
             count=attempt.count,
             chunksize=attempt.chunksize,
-            hold=attempt.hold,
+            hold=attempt.hold and not attempt.alone,
             buffers=buffers,
         )
 
@@ -197,7 +198,7 @@ class ProcessSession:
         if isinstance(ticket.attempt, MapAttempt):
             chunk = ticket.attempt.first if slot.child.chunk is None else slot.child.chunk
         error = ticket.reason or died(ticket.attempt, chunk, death)
-        self._fail(ticket, AttemptFailed(error, retry=True, chunk=chunk))
+        self._fail(ticket, AttemptFailed(error, retry=True, chunk=chunk, out_of_memory=bool(death.out_of_memory)))
 
     def vanished(self, slot: Slot) -> None:
         """
@@ -274,7 +275,7 @@ class ProcessSession:
             slot.keeps.add(self.run)
         partial.taken_in += task.nbytes
         partial.size = message.size
-        if partial.taken_in > HOLD_BYTES or self._reactor.seconds() - partial.since > self._hold_seconds:
+        if partial.taken_in > self._hold_bytes or self._reactor.seconds() - partial.since > self._hold_seconds:
             self._ask(partial)
         return partial
 

@@ -18,6 +18,7 @@ from .._pool import Pool
 from .._slots import Settings
 from .._tasks import Program
 from ..errors import BackendUnavailable, BadInput
+from ..inputs import parse_bytes
 from . import Listener
 from ._cpus import available_cpus
 from ._session import ProcessSession
@@ -57,6 +58,7 @@ class Processes(Service):
         threads_per_worker: int = 1,
         env: Mapping[str, str] | None = None,
         idle_timeout: float = 60,
+        memory_limit: int | str | None = None,
         reactor: Any = None,
     ) -> None:
         """
@@ -67,6 +69,10 @@ class Processes(Service):
         @param threads_per_worker: what BLAS and OpenMP libraries are told that they may use in each worker. Default 1.
         @param env: environment variables of the workers, on top of this process's.
         @param idle_timeout: seconds after which a worker with nothing to do is ended. Default 60.
+        @param memory_limit: bytes, or text such as C{"512MiB"}, that a worker and what it forks may have in memory
+            together, what they share counted for each. It is looked at from outside, now and then while tasks run. A
+            worker that has more is killed. The chunk that it ran is charged with an attempt and goes again alone, on a
+            new worker; when its C{retries} are used up the run fails with L{WorkerDied}. Default: no limit.
         @param reactor: default: the installed one, when first needed.
         @raise BadInput: a value that can't be used.
         @raise NotSerializable: the initializer or its arguments can't be sent.
@@ -86,6 +92,10 @@ class Processes(Service):
             raise BadInput(f"initializer has to be a function, not {initializer!r}")
         if not isinstance(idle_timeout, (int, float)) or not idle_timeout > 0:
             raise BadInput(f"idle_timeout has to be a number of seconds above 0, not {idle_timeout!r}")
+        try:
+            limit = None if memory_limit is None else parse_bytes(memory_limit)
+        except BadInput as error:
+            raise BadInput(f"memory_limit: {error}") from None
         self.max_workers = available_cpus() if max_workers is None else max_workers
         if min_workers > self.max_workers:
             raise BadInput(f"min_workers={min_workers} is more than max_workers={self.max_workers}")
@@ -97,6 +107,7 @@ class Processes(Service):
             max_tasks_per_child=max_tasks_per_child,
             env={**threads, **(env or {})},
             idle_timeout=idle_timeout,
+            memory_limit=limit,
         )
         self._reactor = reactor
         self._pool: Pool | None = None
