@@ -115,6 +115,73 @@ def kill_once_at(path: str, which: object, record: Any) -> Iterator[tuple[int, i
     yield record % 7, 1
 
 
+def eat_at(path: str, which: object, first_only: bool, forks: bool, record: Any) -> Any:
+    """
+    Take more and more memory at record C{which}; or let a child of one's own do that.
+    """
+    note(path)
+    if record == which and (current_task().attempt == 1 or not first_only):
+        if forks and (pid := os.fork()):
+            os.waitpid(pid, 0)
+            time.sleep(60)
+        eat()
+    return record
+
+
+def eat() -> None:
+    """
+    Take a gigabyte of memory, not too fast.
+    """
+    eaten = []
+    for _ in range(100):
+        eaten.append(b"x" * (10 << 20))
+        time.sleep(0.02)
+
+
+class Hoard(aggregates.Aggregate):
+    """
+    Counts records; what it keeps for that takes a lot of memory, but not when it is sent.
+    """
+
+    ordered = False
+
+    def zero(self) -> Any:
+        return 0, []
+
+    def add(self, acc: Any, value: int) -> Any:
+        time.sleep(0.02)
+        return acc[0] + 1, [*acc[1], Ballast()]
+
+    def merge(self, a: Any, b: Any) -> Any:
+        return a[0] + b[0], []
+
+    def finish(self, acc: Any) -> int:
+        return int(acc[0])
+
+
+class Ballast:
+    """
+    Four megabytes in memory, and nothing in a pipe.
+    """
+
+    def __init__(self) -> None:
+        self.data = b"x" * (4 << 20)
+
+    def __reduce__(self) -> Any:
+        return int, ()
+
+
+def killed_by_kernel(path: str, which: object, record: Any) -> Any:
+    """
+    End as one does whom the kernel kills for want of memory: with a count of that in the file.
+    """
+    if record == which:
+        with open(path, "w") as file:
+            file.write("oom_kill 1\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return record
+
+
 def pid_of(record: object) -> int:
     """
     The worker's process id.

@@ -80,6 +80,7 @@ class Setting:
 
     @ivar kind: what the job computes.
     @ivar trouble: what has to end the run; empty: nothing, it has to succeed.
+    @ivar starvation: which share of the deaths is for want of memory.
     @ivar bad: the records for which the mapper raises. C{culprit}: the record that ends its worker, always.
     """
 
@@ -96,6 +97,7 @@ class Setting:
     holds: bool
     death: float
     hang: float
+    starvation: float
     refusal: float
     lag: float
     late: float
@@ -163,6 +165,7 @@ def decide(rng: random.Random) -> Setting:
         holds=rng.random() < 0.8,
         death=faults * rng.choice([0.0, 0.02, 0.1]),
         hang=0.0 if task_timeout is None else faults * rng.choice([0.0, 0.05]),
+        starvation=rng.choice([0.0, 0.3, 1.0]),
         refusal=faults * rng.choice([0.0, 0.03]),
         lag=faults * 0.1,
         late=faults * 0.1,
@@ -550,7 +553,7 @@ class Workers:
     def _map(self, worker: Worker, task: Task, seconds: float) -> Callable[[], Event]:
         attempt, setting = task.attempt, self.setting
         assert isinstance(attempt, MapAttempt)
-        hold = attempt.hold and setting.holds and not worker.closing
+        hold = attempt.hold and not attempt.alone and setting.holds and not worker.closing
         done = worker.runner.map(
             MapTask(attempt.attempt, attempt.first, attempt.count, attempt.chunksize, hold), task.source
         )
@@ -662,7 +665,9 @@ class Workers:
             lost = (events.Broke(task.attempt.id, error, True, charge=False) for task in data.awaited or ())
             told = [*lost, events.Lost(data)]
         if guilty is not None:
-            told.insert(rng.randint(0, len(told)), events.Broke(guilty.attempt.id, error, True, True, guilty.chunk))
+            starved = rng.random() < self.setting.starvation
+            broke = events.Broke(guilty.attempt.id, error, True, True, guilty.chunk, starved)
+            told.insert(rng.randint(0, len(told)), broke)
             if rng.random() < self.setting.late:
                 wrong = Data([pickle.dumps("wrong")], None, 0.0)
                 self.clock.later(rng.random(), self.post, events.Finished(guilty.attempt.id, Outcome(wrong)))
@@ -890,6 +895,8 @@ class Simulation:
         source = None
         if isinstance(attempt, MapAttempt):
             self.need(self._maps() <= 2 * self.schedule.workers, "more maps than the workers can do with")
+            alone = any(getattr(other, "alone", False) for other in self._open.values())
+            self.need(not alone or self._maps() == 1, "what ran out of memory is not alone")
             first, source = self._lots[attempt.lot]
             if not isinstance(source, FakeSplit) and self.setting.plan.chunksize is not None:
                 start = (attempt.first - first) * attempt.chunksize

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 from twisted.internet.defer import CancelledError
 
-from txmapreduce import MapReduce, Policy, _schedule
+from txmapreduce import MapReduce, Policy, _process, _schedule
+from txmapreduce._cgroup import OomKills
 from txmapreduce.aggregates import Counts
 from txmapreduce.backends import _session
 from txmapreduce.errors import (
@@ -302,6 +303,73 @@ class HangTests(FaultCase):
         await self.assertFailure(run, RunTimedOut)
         pids = {pid for chunk, _, pid in naughty.notes(self.log) if chunk == 2}
         self.assertEqual(gone(list(pids), 1), [])
+
+
+class MemoryTests(FaultCase):
+    """
+    Workers that take too much memory.
+    """
+
+    async def test_always(self) -> None:
+        """
+        A chunk whose worker takes more than C{memory_limit} each time, itself or by what it forks, is tried
+        C{retries + 1} times; the error says what it had and what it might have. Other chunks are not charged.
+        """
+        for forks in (False, True):
+            self.log = self.temporary()
+            mapper = partial(naughty.eat_at, self.log, 3, False, forks)
+            job = MapReduce(mapper, policy=Policy(chunksize=1, retries=1))
+            error = await self.assertFailure(job.run(range(8), backend=self.pool(memory_limit="150MiB")), WorkerDied)
+            self.assertEqual((error.out_of_memory, error.chunk, error.attempt), (True, 3, 2))
+            self.assertIn(error.pid, [pid for chunk, _, pid in naughty.notes(self.log) if chunk == 3])
+            text = f"worker {error.pid} was killed because it had [0-9.]+ MiB, more than its memory_limit of 150 MiB, "
+            self.assertRegex(str(error), f"^{text}while it ran chunk 3 .attempt 2.")
+            self.assertEqual(self.attempts(3), [1, 2])
+            self.assertEqual({attempt for chunk, attempt, _ in naughty.notes(self.log) if chunk != 3}, {1})
+
+    async def test_once(self) -> None:
+        """
+        The result is exact when that happens once; the chunk goes again on a worker that has run nothing before.
+        """
+        mapper = partial(naughty.eat_at, self.log, 3, True, False)
+        run = MapReduce(mapper, policy=ONE).start(range(20), backend=self.pool(memory_limit="150MiB"))
+        self.assertEqual(await run.result, list(range(20)))
+        self.assertEqual((self.attempts(3), run.progress().retried), ([1, 2], 1))
+        (pid,) = [pid for chunk, attempt, pid in naughty.notes(self.log) if (chunk, attempt) == (3, 2)]
+        self.assertEqual(next(chunk for chunk, _, other in naughty.notes(self.log) if other == pid), 3)
+
+    async def test_what_it_keeps(self) -> None:
+        """
+        A worker that keeps more and more from chunk to chunk is asked for that before it has too much.
+        """
+        policy = Policy(chunksize=1, retries=0, task_timeout=60)
+        run = MapReduce(abs, reduce=naughty.Hoard(), policy=policy).start(
+            range(60), backend=self.pool(1, memory_limit="160MiB")
+        )
+        self.assertEqual((await run.result, run.progress().retried), (60, 0))
+
+    async def test_initializer(self) -> None:
+        """
+        Where the initializer takes too much no worker can be started, and that is why.
+        """
+        pool = self.pool(1, memory_limit="100MiB", initializer=naughty.eat)
+        error = await self.assertFailure(MapReduce(abs).run([1], backend=pool), BackendUnavailable)
+        self.assertIn("memory_limit of 100 MiB, before it was ready", str(error))
+
+    async def test_killed_by_the_kernel(self) -> None:
+        """
+        A worker that was killed while its control group counted one more kill for want of memory was killed for that.
+        """
+        path = Path(self.temporary())
+        path.write_text("oom_kill 0\n")
+        kills = OomKills(path)
+        self.patch(_process, "oom_kills", lambda: kills)
+        job = MapReduce(partial(naughty.killed_by_kernel, str(path), 1), policy=Policy(chunksize=1, retries=0))
+        error = await self.assertFailure(job.run(range(3), backend=self.pool(1)), WorkerDied)
+        self.assertEqual((error.out_of_memory, error.signal, error.chunk), (True, signal.SIGKILL, 1))
+        self.assertIn("was killed by the kernel: out of memory while it ran chunk 1", str(error))
+        error = await self.assertFailure(job.run(range(3), backend=self.pool(1)), WorkerDied)
+        self.assertEqual((error.out_of_memory, error.signal), (False, signal.SIGKILL))
 
 
 class CancelTests(FaultCase):

@@ -550,6 +550,54 @@ class StartTests(World):
         self.clock.advance(10 * HELLO_WITHIN)
         self.assertFalse(self.children[0].killed)
 
+    def test_too_much_memory(self) -> None:
+        """
+        A child that has too much memory is killed. If it is ready its ticket hears of that, if not its start failed.
+        """
+        pool = self.pool(1)
+        run = self.client(pool)
+        run.submit(1)
+        child = self.children[0]
+        child.hello()
+        child.begin()
+        pool.exceeded(child.slot, "had much")
+        self.assertEqual((child.killed, child.excess), (True, "had much"))
+        child.die()
+        self.assertEqual(run.told("broke"), [1])
+        run.submit(2)
+        for _ in range(MAX_FAILED_STARTS):
+            pool.exceeded(self.children[-1].slot, "had much")
+            self.children[-1].die()
+            self.clock.advance(6)
+        self.assertIn("had much before it was ready", run.told("unavailable")[0])
+
+    def test_relieved(self) -> None:
+        """
+        A child that has much memory is asked for what it keeps, and goes on.
+        """
+        pool = self.pool(1)
+        run = self.client(pool)
+        run.submit(1)
+        (child,) = self.children
+        child.hello()
+        child.slot.keeps.add(run.run)
+        pool.relieve(child.slot)
+        self.assertEqual((run.told("retire"), child.slot.closing), ([None], False))
+
+    def test_fresh(self) -> None:
+        """
+        A ticket that needs a fresh child gets one where there may be one more, though another one is idle.
+        """
+        pool = self.pool(2)
+        run = self.client(pool)
+        run.submit(1)
+        self.children[0].hello()
+        self.children[0].answer()
+        for id in (2, 3):
+            run.waiting.append(Ticket(id, run, fresh=True))
+            pool.dispatch()
+        self.assertEqual([child.tasks for child in self.children], [[(1, 1), (1, 3)], [(1, 2)]])
+
     def test_other_version(self) -> None:
         """
         A child of another version is not used, and in the end that is what is said.

@@ -204,6 +204,8 @@ class SettingsTests(SynchronousTestCase):
             ("initializer", 5),
             ("idle_timeout", 0),
             ("idle_timeout", "soon"),
+            ("memory_limit", 0),
+            ("memory_limit", "much"),
         ):
             error = self.assertRaises(BadInput, lambda name=name, value=value: Processes(**{name: value}))
             self.assertIn(name, str(error))

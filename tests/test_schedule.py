@@ -44,11 +44,20 @@ from txmapreduce.errors import RunTimedOut, TaskFailed, TaskTimedOut, WorkerDied
 DIED = WorkerDied("it died")
 
 
-def mapping(id: int, first: int, count: int = 1, *, attempt: int = 1, lot: int | None = None, size: int = 1) -> Submit:
+def mapping(
+    id: int,
+    first: int,
+    count: int = 1,
+    *,
+    attempt: int = 1,
+    lot: int | None = None,
+    size: int = 1,
+    alone: bool = False,
+) -> Submit:
     """
     What maps some chunks of values or of an ordered fold.
     """
-    return Submit(MapAttempt(id, attempt, first if lot is None else lot, first, count, size, False))
+    return Submit(MapAttempt(id, attempt, first if lot is None else lot, first, count, size, False, alone))
 
 
 def keeping(id: int, first: int) -> Submit:
@@ -83,6 +92,10 @@ def kept(id: int, handle: str, **outcome: Any) -> Finished:
 
 def broke(id: int, chunk: int | None = None, *, retry: bool = True, charge: bool = True) -> Broke:
     return Broke(id, DIED, retry, charge, chunk)
+
+
+def starved(id: int, chunk: int | None = None) -> Broke:
+    return Broke(id, DIED, True, True, chunk, out_of_memory=True)
 
 
 class Case(SynchronousTestCase):
@@ -433,6 +446,27 @@ class RetryTests(Case):
         self.bundle(retries=1)
         self.tell(broke(1, 2))
         self.says(broke(3, 2), then=[Abort(DIED)])
+
+    def test_outOfMemory(self) -> None:
+        """
+        What ran out of memory waits until the others under way have ended; and while it runs nothing else begins.
+        """
+        self.begin()
+        self.read(5, workers=1)
+        self.tell(done(3), done(4), done(5))
+        self.says(starved(1, 0), then=[])
+        self.says(done(2), then=[Drop(1), mapping(6, 0, attempt=2, alone=True)])
+
+    def test_nothingBesideIt(self) -> None:
+        """
+        Of a bundle the guilty chunk alone goes that way; those before and behind it are mapped when it has ended.
+        """
+        self.begin(bundle=True)
+        self.tell(Capacity(2), Got(0, 5, False))
+        first, behind = mapping(4, 0, 2, lot=0), mapping(2, 3, 2, lot=0)
+        self.assertIn(first, self.tell(starved(1, 2)))
+        self.assertIn(mapping(3, 2, attempt=2, lot=0, alone=True), self.tell(done(4)))
+        self.assertIn(behind, self.tell(done(3)))
 
     def test_beforeReading(self) -> None:
         """
