@@ -55,6 +55,24 @@ def exit_at(which: object, code: int, record: Any) -> Any:
     return record
 
 
+def exit_first(record: object) -> object:
+    """
+    End this process in the first attempt.
+    """
+    if current_task().attempt == 1:
+        os._exit(1)
+    return record
+
+
+def print_much(record: tuple[int, int]) -> None:
+    """
+    Print so many lines of such a length.
+    """
+    count, length = record
+    for _ in range(count):
+        sys.stdout.write("x" * (length - 1) + "\n")
+
+
 def crash(record: object) -> object:
     """
     Read from address 0.

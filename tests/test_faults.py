@@ -575,6 +575,28 @@ print("stopped")
 """
 
 
+DEAF = """
+import os, signal, sys
+sys.path.insert(0, os.getcwd())
+from functools import partial
+from twisted.internet import reactor
+from txmapreduce import MapReduce, Policy, Processes
+from tests import naughty
+
+pool = Processes(1)
+
+def begin():
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    job = MapReduce(partial(naughty.fork_and_stay, sys.argv[1]), policy=Policy(retries=0))
+    run = job.run([0], backend=pool)
+    run.addBoth(lambda failure: print(type(failure.value).__name__))
+    run.addBoth(lambda _: reactor.stop())
+
+reactor.callWhenRunning(begin)
+reactor.run()
+"""
+
+
 class CoordinatorTests(FaultCase):
     """
     What becomes of the workers when the coordinator ends. Both workers are in a loop in C that holds the GIL.
@@ -614,6 +636,15 @@ class CoordinatorTests(FaultCase):
         self.assertEqual((len(grandchildren), all(map(alive, grandchildren))), (2, True))
         host.process.kill()
         self.assertEqual(gone([*pids, *grandchildren], 1), [])
+
+    def test_nobody_collects(self) -> None:
+        """
+        Where SIGCHLD is ignored, so that nobody collects a worker, what it forked ends with it all the same.
+        """
+        path = self.temporary()
+        host = Host(self, DEAF, path)
+        self.assertEqual(host.line(), "WorkerDied")
+        self.assertEqual(gone([int(Path(path).read_text())], 5), [])
 
     def test_terminated(self) -> None:
         """

@@ -35,7 +35,7 @@ __all__ = ["ProcessSession"]
 
 _log = Logger()
 
-HOLD_BYTES = 64 << 20
+HOLD_BYTES = 24 << 20
 """Bytes of records that one worker may fold into what it keeps; a quarter of C{memory_limit}, where that is less."""
 
 HOLD_SECONDS = 10.0
