@@ -73,12 +73,14 @@ class CounterTests(SynchronousTestCase):
 
     def test_nothing_to_read(self) -> None:
         """
-        Without such a file, where it is gone, or where an old kernel does not count, nothing is ever explained.
+        Without such a file, where it is gone, or where an old kernel does not count, nothing is ever explained. Nor is it
+        where the number was not to be had when the worker began.
         """
         kills = self.kills(3)
+        self.assertFalse(kills.explain(None))
         (self.folder / "memory.events").unlink()
         for none in (kills, OomKills(None), self.kills(3, "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\n")):
-            self.assertEqual((none.count(), none.explain(0)), (0, False))
+            self.assertEqual((none.count(), none.explain(0)), (None, False))
 
     def test_explains(self) -> None:
         """

@@ -52,25 +52,25 @@ class OomKills:
         self._file = file
         self._explained = 0
 
-    def count(self) -> int:
+    def count(self) -> int | None:
         """
-        How many so far.
+        How many so far, where that can be known.
         """
         try:
             text = "" if self._file is None else self._file.read_text()
         except OSError:
             text = ""
         found = re.search(r"^oom_kill (\d+)$", text, re.MULTILINE)
-        return int(found[1]) if found else 0
+        return int(found[1]) if found else None
 
-    def explain(self, since: int) -> bool:
+    def explain(self, since: int | None) -> bool:
         """
         Whether a death is one of those that have come since the number was C{since}.
         """
-        since = max(since, self._explained)
-        if self.count() <= since:
+        count = self.count()
+        if since is None or count is None or count <= max(since, self._explained):
             return False
-        self._explained = since + 1
+        self._explained = max(since, self._explained) + 1
         return True
 
 

@@ -22,7 +22,7 @@ __all__ = ["MemoryWatch", "resident"]
 
 SHORTEST = 0.05
 """Seconds from one look to the next, at the least."""
-SHARE = 0.004
+SHARE = 0.003
 """What looking may cost, as a share of one processor."""
 
 
