@@ -73,8 +73,8 @@ class CounterTests(SynchronousTestCase):
 
     def test_nothing_to_read(self) -> None:
         """
-        Without such a file, where it is gone, or where an old kernel does not count, nothing is ever explained. Nor is it
-        where the number was not to be had when the worker began.
+        Without such a file, where it is gone, or where an old kernel does not count, nothing is ever explained. Nor is
+        anything where the number was not to be had when the worker began.
         """
         kills = self.kills(3)
         self.assertFalse(kills.explain(None))
