@@ -114,6 +114,7 @@ class ResultPipe(FileDescriptor):
             self.stopReading()
             os.close(self.fd)
             self.fd = -1
+            del self._decoder  # its memory need not wait for the garbage collector
 
 
 def bytes_waiting(fd: int) -> int:
