@@ -35,7 +35,6 @@ class FakeChild:
         self.began = (0, 0)
         self.closed = False
         self.killed = False
-        self.ended = False
         self.dead = False
         world.children.append(self)
 
@@ -44,9 +43,6 @@ class FakeChild:
 
     def close(self) -> None:
         self.closed = True
-
-    def end(self) -> None:
-        self.ended = True
 
     def kill(self, excess: str = "") -> None:
         self.killed = True
@@ -622,7 +618,7 @@ class StartTests(World):
             run = self.client(pool)
             run.submit(1)
             pool.leave(run)
-            self.assertTrue(self.children[-1].ended)
+            self.assertTrue(self.children[-1].killed)
             self.children[-1].die()
         other = self.client(pool)
         other.submit(1)
@@ -837,9 +833,9 @@ class LeaveTests(World):
     Runs that end.
     """
 
-    def test_ends_what_runs_for_it(self) -> None:
+    def test_kills_what_runs_for_it(self) -> None:
         """
-        A child that runs a ticket of the run is ended. A ticket of another run behind it goes to another child, for
+        A child that runs a ticket of the run is killed. A ticket of another run behind it goes to another child, for
         free.
         """
         pool = self.pool(1)
@@ -850,7 +846,7 @@ class LeaveTests(World):
         child.hello()
         child.begin()
         pool.leave(first)
-        self.assertTrue(child.ended)
+        self.assertTrue(child.killed)
         child.die()
         self.assertEqual((first.told("broke"), second.told("broke")), ([], []))
         self.assertEqual(self.children[1].tasks, [(second.run, 2)])
@@ -868,9 +864,9 @@ class LeaveTests(World):
         child = self.children[0]
         child.hello()
         pool.leave(second)
-        self.assertFalse(child.ended)
+        self.assertFalse(child.killed)
         child.answer()
-        self.assertEqual((child.ended, first.told("done")), (True, [1]))
+        self.assertEqual((child.killed, first.told("done")), (True, [1]))
         child.die()
         self.assertEqual(self.children[1].tasks, [(first.run, 3)])
 
@@ -957,14 +953,14 @@ class CloseTests(World):
 
     def test_abort(self) -> None:
         """
-        L{Pool.abort} fails the runs under way and ends every child.
+        L{Pool.abort} fails the runs under way and kills every child.
         """
         pool = self.pool(2)
         run = self.client(pool)
         run.submit(1, 2, 3)
         closed = pool.abort()
         self.assertIn("closed", run.told("unavailable")[0])
-        self.assertTrue(all(child.ended for child in self.children))
+        self.assertTrue(all(child.killed for child in self.children))
         for child in list(self.children):
             child.die()
         self.assertTrue(closed.called)

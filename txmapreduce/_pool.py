@@ -92,7 +92,7 @@ class Pool:
                 ticket.abandoned = ticket.abandoned or ticket.client is client
             slot.keeps.discard(client.run)
             if slot.queue and slot.queue[0].abandoned:
-                self.stop(slot)
+                self.kill(slot)
             elif slot.defined.pop(client.run, 0):
                 slot.surroundings = b""  # its functions may have changed the working directory, or more
                 slot.child.send(Forget(client.run))
@@ -110,15 +110,9 @@ class Pool:
         """
         End a slot's child at once, because of the ticket that it runs.
         """
-        slot.condemn()
+        slot.closing = True
+        slot.condemned = slot.queue[0] if slot.queue else None
         slot.child.kill()
-
-    def stop(self, slot: Slot) -> None:
-        """
-        End a slot's child, because nobody needs what it does.
-        """
-        slot.condemn()
-        slot.child.end()
 
     def dispatch(self) -> None:
         """
@@ -269,7 +263,7 @@ class Pool:
 
     def _next_runs(self, slot: Slot) -> None:
         if slot.queue[0].abandoned:
-            self.stop(slot)
+            self.kill(slot)
         else:
             slot.queue[0].client.began(slot.queue[0])
 
@@ -378,7 +372,7 @@ class Pool:
         self._tell_all("the pool was closed while the run was under way")
         self._clients.clear()  # also those that had nothing under way and so did not notice
         for slot in list(self._slots):
-            self.stop(slot)
+            self.kill(slot)
         self._check_closed()
         return done
 

@@ -8,8 +8,8 @@ descriptor whose events this turn has still to work off.
 
 There are three ways to end a child. L{Child.close} lets it answer what it has; when it has not ended in time it is
 asked to, as by L{Child.end}: SIGTERM for its whole process group, and SIGKILL for those that have not heeded that in
-time. L{Child.kill} is SIGKILL at once, for a child that hangs or takes too much. Whichever way it ends, what it forked
-ends with it, but for what has left the group.
+time. L{Child.kill} is SIGKILL at once, for a child in the midst of something that nobody needs. Whichever way it ends,
+what it forked ends with it, but for what has left the group.
 
 What it prints comes back line by line into the log, tagged with the worker and the chunk that it was running.
 """

@@ -120,13 +120,6 @@ class Slot:
     idle_since: float = 0.0
     timer: Any = None
 
-    def condemn(self) -> None:
-        """
-        Its child is to end because of the ticket that it runs.
-        """
-        self.closing = True
-        self.condemned = self.queue[0] if self.queue else None
-
     def guilty(self) -> Ticket | None:
         """
         The ticket that is to blame for the child's death: the one that it had taken up, if any.
