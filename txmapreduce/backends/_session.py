@@ -343,7 +343,7 @@ class ProcessSession:
         if self._void[slot]:
             self._void[slot] -= 1
             return
-        if slot not in self._kept:
+        if slot not in self._kept or self._kept[slot] not in self._awaited:
             raise ProtocolError("parts of something that it was not asked for")
         parts = cut(message.buffers, message.lengths)
         npartitions, keep = self._kept[slot].asked
