@@ -184,6 +184,7 @@ class Job:
             skip_bad=self.policy.bad_records == "skip",
             isolate=bool(self.policy.retry_exceptions),
             seed=self.policy.seed,
+            task_timeout=self.policy.task_timeout,
             plain_maps=self.policy.trust == "data" and self.collects,
             plain_result=self.policy.trust == "data",
         )

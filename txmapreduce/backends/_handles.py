@@ -5,21 +5,22 @@ What a session on worker processes has in hand: its tasks, and what they gave.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from .._codec import Buffer
 from .._events import Attempt, FoldAttempt, MapAttempt, Outcome
 from .._failures import failure_text
-from .._messages import NO_CHUNK, Done, Failed, Report, cut
+from .._messages import NO_CHUNK, Done, Failed, Map, Report, cut
 from .._plain import received
 from .._slots import Client, Slot, Ticket
 from .._tasks import Program
 from ..errors import MapReduceError, ProtocolError, TaskFailed
 from . import Chunk
 
-__all__ = ["Partial", "Task", "answer_of", "failure_of"]
+__all__ = ["Deadlines", "Partial", "Task", "answer_of", "failure_of", "map_message"]
 
 
 class Partial:
@@ -37,6 +38,48 @@ class Partial:
         self.taken_in = 0
         self.size = 0
         self.asked = (0, -1)
+
+
+class Deadlines:
+    """
+    Ends children that don't hand over what they were asked for: that is work, so C{task_timeout} holds for it, from
+    when the child has no task any more. A child that was stopped while it kept something is found by nothing else.
+    """
+
+    def __init__(self, reactor: Any, seconds: float | None, kill: Callable[[Slot], None]) -> None:
+        self._reactor = reactor
+        self._seconds = seconds
+        self._kill = kill
+        self._timers: dict[Partial, Any] = {}
+
+    def begin(self, partial: Partial) -> None:
+        """
+        The child has been asked.
+        """
+        if self._seconds is not None:
+            self._timers[partial] = self._reactor.callLater(self._seconds, self._over, partial)
+
+    def end(self, partial: Partial) -> None:
+        """
+        It has answered, or is gone.
+        """
+        if partial in self._timers:
+            self._timers.pop(partial).cancel()
+
+    def close(self) -> None:
+        """
+        Nobody waits any more.
+        """
+        for partial in list(self._timers):
+            self.end(partial)
+
+    def _over(self, partial: Partial) -> None:
+        del self._timers[partial]
+        assert partial.slot is not None
+        if partial.slot.queue:
+            self.begin(partial)  # a task comes first, which has a limit of its own
+        else:
+            self._kill(partial.slot)
 
 
 class Task(Ticket):
@@ -104,3 +147,19 @@ def failure_of(message: Failed, task: Task | None, pid: int) -> TaskFailed:
     chunk = None if message.chunk == NO_CHUNK else message.chunk
     text = failure_text(message.stage, message.chunk, message.record, number, pid, message.message)
     return TaskFailed(text, chunk=chunk, attempt=number, pid=pid, remote_traceback=message.traceback)
+
+
+def map_message(run: int, attempt: MapAttempt, buffers: tuple[Buffer, ...]) -> Map:
+    """
+    What makes a child run the attempt.
+    """
+    return Map(
+        run=run,
+        task=attempt.id,
+        attempt=attempt.attempt,
+        first=attempt.first,
+        count=attempt.count,
+        chunksize=attempt.chunksize,
+        hold=attempt.hold,
+        buffers=buffers,
+    )

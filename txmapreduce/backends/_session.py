@@ -27,7 +27,7 @@ from .._surroundings import surroundings
 from .._tasks import Program
 from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, WorkerDied
 from . import AttemptFailed, Chunk, Listener
-from ._handles import Partial, Task, answer_of, failure_of
+from ._handles import Deadlines, Partial, Task, answer_of, failure_of, map_message
 from ._problems import check_size, died
 
 __all__ = ["ProcessSession"]
@@ -65,6 +65,7 @@ class ProcessSession:
         self._own: dict[Slot, Partial] = {}
         self._places: dict[int, Slot | None] = {}
         self._void: Counter[Slot] = Counter()
+        self._deadlines = Deadlines(reactor, program.task_timeout, pool.kill)
         self._hold_seconds = HOLD_SECONDS
         self.run = pool.new_run()
         pool.join(self)
@@ -102,6 +103,7 @@ class ProcessSession:
         Leave the pool.
         """
         self._tasks.clear()
+        self._deadlines.close()
         self._pool.leave(self)
         return succeed(None)
 
@@ -128,16 +130,7 @@ class ProcessSession:
     def _map(self, ticket: Task, attempt: MapAttempt) -> Map:
         buffers = tuple(self._codec.dumps(ticket.chunk))
         ticket.nbytes = sum(map(len, buffers))
-        return Map(
-            run=self.run,
-            task=attempt.id,
-            attempt=attempt.attempt,
-            first=attempt.first,
-            count=attempt.count,
-            chunksize=attempt.chunksize,
-            hold=attempt.hold,
-            buffers=buffers,
-        )
+        return map_message(self.run, attempt, buffers)
 
     def _fold(self, ticket: Task, attempt: FoldAttempt) -> Fold:
         lengths: list[int] = []
@@ -212,6 +205,7 @@ class ProcessSession:
         if lost:
             self._hold_seconds /= 4  # where workers die often, less must be at stake, or the run never ends
         for partial in lost:
+            self._deadlines.end(partial)
             orphans.extend(self._awaited.pop(partial, []))
             self._tell(Lost(partial))
         for task in orphans:
@@ -337,6 +331,7 @@ class ProcessSession:
             self._awaited[partial] = []
             partial.asked = (npartitions or self._nparts, keep)
             partial.slot.child.send(HandOver(self.run, *partial.asked))
+            self._deadlines.begin(partial)
         return self._awaited[partial]
 
     def _handed_over(self, slot: Slot, message: Parts) -> None:
@@ -353,6 +348,7 @@ class ProcessSession:
                 f"{len(parts)} parts of {npartitions}, all but {stays}, where all but {keep} were asked for"
             )
         partial = self._kept.pop(slot)
+        self._deadlines.end(partial)
         partial.parts = parts
         partial.size = message.size
         waiting = self._awaited.pop(partial)
