@@ -4,6 +4,7 @@ User code that misbehaves, for the tests of faults. Workers import it, so it imp
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -198,6 +199,28 @@ def killed_by_kernel(path: str, which: object, record: Any) -> Any:
             file.write("oom_kill 1\n")
         os.kill(os.getpid(), signal.SIGKILL)
     return record
+
+
+class StopsWhenSent:
+    """
+    The first process that pickles one of these is stopped.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL))
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return int, (1,)
+
+
+def stops_when_sent(path: str, record: int) -> Iterator[tuple[int, Any]]:
+    """
+    Pairs of a key and something that stops the process when that is to be handed over.
+    """
+    yield record % 7, StopsWhenSent(path)
 
 
 def pid_of(record: object) -> int:

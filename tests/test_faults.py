@@ -292,6 +292,18 @@ class HangTests(FaultCase):
         run = MapReduce(mapper, policy=policy).run(range(5), backend=self.pool())
         self.assertEqual(await run, list(range(5)))
 
+    async def test_stopped_while_it_keeps(self) -> None:
+        """
+        And one that is stopped when it has no task, but keeps values by key that are still to be handed over.
+        """
+        pool = self.pool(2)
+        mapper = partial(naughty.stops_when_sent, self.log)
+        policy = Policy(chunksize=1, task_timeout=0.5, timeout=30)
+        run = MapReduce(mapper, reduce_by_key=naughty.left, policy=policy).start(range(100), backend=pool)
+        self.assertEqual(await run.result, dict.fromkeys(range(7), 1))
+        self.assertEqual(run.progress().records, 100)
+        self.assertGreater(run.progress().retried, 0)
+
     async def test_run_timeout(self) -> None:
         """
         C{timeout} ends the run, whatever it does, and its workers.

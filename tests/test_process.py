@@ -19,10 +19,9 @@ from twisted.logger import globalLogPublisher
 
 from txmapreduce import _pipes
 from txmapreduce._codec import Codec
-from txmapreduce._messages import Define, Done, Failed, Hello, Map, Message
+from txmapreduce._messages import Define, Done, Failed, Hello, Map, Message, cut
 from txmapreduce._process import Child, Death
 from txmapreduce._tasks import Program
-from txmapreduce._worker import cut
 from txmapreduce.aggregates import Collect
 from txmapreduce.errors import ProtocolError
 

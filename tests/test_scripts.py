@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 TOP = Path(__file__).parent.parent
 WORDCOUNT = TOP / "examples" / "wordcount" / "wordcount.py"
-SCRIPTS = ("bench", "simulate", "soak", "test", "wordcount")
+SCRIPTS = ("bench", "chaos", "fuzz", "simulate", "soak", "test", "wordcount")
 
 
 def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:

@@ -36,9 +36,10 @@ from txmapreduce._messages import (
     Message,
     Parts,
     Surroundings,
+    cut,
 )
 from txmapreduce._tasks import Program, Reduce
-from txmapreduce._worker import SETUP_RUN, cut, write_all
+from txmapreduce._worker import SETUP_RUN, write_all
 from txmapreduce.aggregates import Collect, Counts
 
 from . import naughty

@@ -12,10 +12,11 @@ The modules, each of which may import only those above it:
   - C{_reading}, C{inputs}: iterables and text files, as records and splits
   - C{_loading}, C{_byvalue}, C{_blame}, C{_codec}: Python values and user functions to bytes and back
   - C{_arena}: memory that coordinator and worker share, for large buffers
-  - C{_messages}: what coordinator and worker say to each other
-  - C{_headers}, C{_frames}: bytes to messages and back
+  - C{_headers}, C{_messages}: what coordinator and worker say to each other, and its limits
+  - C{_frames}: bytes to messages and back
   - C{_shuffle}: keys: partitions, and how their values come together
   - C{_mapping}, C{_failures}, C{_tasks}: run one map or one reduce task, the same in every backend
+  - C{_plain}: results that are plain data, for coordinators that trust no worker
   - C{_lifeline}, C{_surroundings}, C{_worker}: how the child process ends, what it takes over, and its loop
   - C{job}: L{Job} and L{Policy}
   - C{_events}, C{_chunking}, C{_limits}, C{_partials}, C{_schedule}: the state machine of a run

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import traceback
 
+from .errors import ProtocolError
+
 __all__ = ["class_names", "error_text", "failure_text", "traceback_text"]
 
 _TEXT = 10_000
@@ -59,7 +61,11 @@ def error_text(error: BaseException) -> str:
 def failure_text(stage: str, chunk: int, record: int, attempt: int, pid: int | None, error: str) -> str:
     """
     One line that says what raised, where.
+
+    @raise ProtocolError: there is no such stage.
     """
+    if stage not in _STAGES:
+        raise ProtocolError(f"a failure in a stage that there is not: {stage!r:.40}")
     where = f"chunk {chunk}" if chunk >= 0 else "a reduce task"
     if record >= 0:
         where = f"record {record} of {where}"

@@ -1,5 +1,5 @@
 """
-The header of a frame: unpack it, and refuse first what msgpack should not get to see.
+The header of a frame, or a report: refuse first what msgpack should not get to see.
 """
 
 from __future__ import annotations
@@ -47,14 +47,16 @@ _ARRAY: Final = dict.fromkeys(range(0x90, 0xA0), 0) | {0xDC: 2, 0xDD: 4}
 _DEPTH: Final = 3  # A header, a field in it, an item in that.
 
 
-def check_items(header: Buffer) -> None:
+def check_items(header: Buffer, longest: int = MAX_BUFFERS, items: int = MAX_ITEMS) -> None:
     """
     Refuse arrays that are too long or nested deeper than in any message, and maps and extensions, before they are
     unpacked: msgpack allocates each array when it is announced, and lets a thousand stand in one another.
+
+    @param longest: how many items an array may have. C{items}: how many there may be in all.
     """
     if len(header) <= 1024:
         return  # It can't make msgpack allocate more than a few megabytes.
-    at, room = 0, MAX_ITEMS
+    at, room = 0, items
     left = [1]  # How many items are still to come here and in the arrays around, the outermost first.
     while left and at < len(header):
         tag = header[at]
@@ -70,8 +72,8 @@ def check_items(header: Buffer) -> None:
             left.append(_number(header, at, _ARRAY[tag]) if _ARRAY[tag] else tag & 0x0F)
             at += _ARRAY[tag]
             room -= left[-1]
-            if left[-1] > MAX_BUFFERS or room < 0:
-                raise ProtocolError(f"A header has too many items. The limit is {MAX_BUFFERS}, or {MAX_ITEMS} in all.")
+            if left[-1] > longest or room < 0:
+                raise ProtocolError(f"A header has too many items. The limit is {longest}, or {items} in all.")
         while left and not left[-1]:
             left.pop()
 

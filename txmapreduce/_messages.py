@@ -12,15 +12,20 @@ initializer, which is defined as a run of its own, is answered with a L{Done}, t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgpack
 
+from ._headers import check_items
 from ._loading import Buffer
 from .errors import ProtocolError
 
 NO_CHUNK = -1
 """Stands in a message for the number of a chunk or a record where there is none, or nobody knows it."""
+
+MAX_REPORT_ITEMS = 1 << 22
+"""How many items a report may have, in all its arrays: three for each counter and each bad record, and their places."""
 
 VERSION = 1
 """The version of this vocabulary. Both sides are one release, so another version is an error, never negotiated."""
@@ -211,6 +216,7 @@ class Report:
         @raise ProtocolError: that is no report.
         """
         try:
+            check_items(data, len(data), MAX_REPORT_ITEMS)
             counters, skipped, status = msgpack.unpackb(data, use_list=False, unicode_errors="surrogatepass")
             return cls(
                 tuple((str(group), str(name), int(n)) for group, name, n in counters),
@@ -219,6 +225,21 @@ class Report:
             )
         except Exception as error:
             raise ProtocolError(f"a task's report can't be read: {error}") from error
+
+
+def cut(buffers: Sequence[Buffer], lengths: Sequence[int]) -> list[Sequence[Buffer]]:
+    """
+    The buffers of each of several values that were sent one after the other.
+
+    @raise ProtocolError: there are fewer than announced.
+    """
+    if min(lengths, default=0) < 0 or sum(lengths) > len(buffers):
+        raise ProtocolError(f"{sum(lengths)} buffers are announced, {len(buffers)} are there")
+    parts, start = [], 0
+    for length in lengths:
+        parts.append(buffers[start : start + length])
+        start += length
+    return parts
 
 
 Message = Hello | Surroundings | Define | Map | Fold | HandOver | Forget | Done | Failed | Parts | Release

@@ -79,6 +79,9 @@ class Program:
     What a worker has to know to run the tasks of one job.
 
     @ivar pairs: the mapper gives C{(key, value)} pairs, which are flattened.
+    @ivar plain_maps: what a map task gives is a part of the result, and goes as plain data.
+    @ivar plain_result: what the last fold gives goes as plain data.
+    @ivar task_timeout: how many seconds a task may take, where that is limited.
     @ivar isolate: hold nothing from task to task, because the run may go on after a task that failed midway.
     """
 
@@ -90,6 +93,9 @@ class Program:
     skip_bad: bool = False
     isolate: bool = False
     seed: int | None = None
+    task_timeout: float | None = None
+    plain_maps: bool = False
+    plain_result: bool = False
 
 
 @dataclass(frozen=True)

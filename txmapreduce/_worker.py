@@ -19,7 +19,7 @@ import mmap
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ._arena import Arena, join, return_free_memory
@@ -43,7 +43,9 @@ from ._messages import (
     Parts,
     Release,
     Surroundings,
+    cut,
 )
+from ._plain import dumps as dump_plain
 from ._shuffle import Items, Partition, pieces
 from ._surroundings import take_over
 from ._tasks import STAYS, MapTask, Runner, TaskError
@@ -190,7 +192,8 @@ class Worker:
             task = MapTask(message.attempt, message.first, message.count, message.chunksize, message.hold)
             outcome = runner.map(task, source)
             del source
-            lengths, buffers = ((), ()) if outcome.held else _encoded(codec, [outcome.partial], message.first)
+            dump = dump_plain if runner.program.plain_maps else codec.dumps
+            lengths, buffers = ((), ()) if outcome.held else _encoded(dump, [outcome.partial], message.first)
         except TaskError as error:
             self._fail(message.run, message.task, error, error.__cause__, codec)
             return
@@ -226,7 +229,8 @@ class Worker:
             result = runner.fold(partials, message.finish, message.attempt, message.kept)
             parts = list(pieces(result)) if message.finish else runner.parts(result, message.npartitions)
             size = sum(map(_size, parts))
-            lengths, buffers = _encoded(codec, parts, NO_CHUNK)
+            dump = dump_plain if message.finish and runner.program.plain_result else codec.dumps
+            lengths, buffers = _encoded(dump, parts, NO_CHUNK)
             buffers = (*buffers, *runner.report().encoded())
         except TaskError as error:
             self._fail(message.run, message.task, error, error.__cause__, codec)
@@ -240,7 +244,7 @@ class Worker:
         run = self._runs[message.run]
         try:
             parts = run.ready().hand_over(message.npartitions, message.keep)
-            lengths, buffers = _encoded(run.codec, parts, NO_CHUNK)
+            lengths, buffers = _encoded(run.codec.dumps, parts, NO_CHUNK)
         except TaskError as error:
             self._fail(message.run, 0, error, error.__cause__, run.codec)
             return
@@ -276,6 +280,9 @@ class Worker:
                 stream.flush()
 
 
+_Dump = Callable[[Any], list[Buffer]]
+
+
 def _size(part: object) -> int:
     return len(part) if isinstance(part, (dict, list, set, Items, Partition)) else 1
 
@@ -287,7 +294,7 @@ def _loaded(codec: Codec, message: Map) -> Any:
         raise TaskError(message.first, NO_CHUNK, "load") from error
 
 
-def _encoded(codec: Codec, values: Any, chunk: int) -> tuple[tuple[int, ...], tuple[Buffer, ...]]:
+def _encoded(dump: _Dump, values: Any, chunk: int) -> tuple[tuple[int, ...], tuple[Buffer, ...]]:
     """
     The buffers of several values, one after the other, and how many each has.
     """
@@ -295,25 +302,12 @@ def _encoded(codec: Codec, values: Any, chunk: int) -> tuple[tuple[int, ...], tu
     buffers: list[Buffer] = []
     try:
         for value in values:
-            encoded = [] if value is STAYS else codec.dumps(value)
+            encoded = [] if value is STAYS else dump(value)
             lengths.append(len(encoded))
             buffers.extend(encoded)
     except BaseException as error:
         raise TaskError(chunk, NO_CHUNK, "result") from error
     return tuple(lengths), tuple(buffers)
-
-
-def cut(buffers: Sequence[Buffer], lengths: Sequence[int]) -> list[Sequence[Buffer]]:
-    """
-    Undo the joining of several values' buffers.
-    """
-    if sum(lengths) > len(buffers):
-        raise ProtocolError(f"{sum(lengths)} buffers are announced, {len(buffers)} are there")
-    parts, start = [], 0
-    for length in lengths:
-        parts.append(buffers[start : start + length])
-        start += length
-    return parts
 
 
 def write_all(fd: int, buffers: Sequence[Buffer]) -> None:

@@ -62,6 +62,10 @@ class Policy:
         results are the same to the last bit on any number of workers. It costs some speed.
     @ivar seed: where C{current_task().random} starts from. Default: different at every run.
 
+    @ivar trust: C{"data"}: nothing that a worker sends is ever unpickled in this process. Results have to be plain data
+        then (C{None}, C{bool}, C{int}, C{float}, C{str}, C{bytes}, C{list}, C{tuple}, C{dict}, C{set}, C{frozenset} and
+        C{Counter}, nested 64 deep at the most), else the run fails with L{TaskFailed}, which has no C{__cause__}.
+
     @raise BadInput: a value that can't be used; the message names it.
     """
 
@@ -76,6 +80,7 @@ class Policy:
     max_bad_records: int | None = None
     reproducible: bool = False
     seed: int | None = None
+    trust: Literal["objects", "data"] = "objects"
 
     @property
     def fixed_chunksize(self) -> int | None:
@@ -102,6 +107,7 @@ class Policy:
             _need(good, f"retry_exceptions takes exception classes, not {kind!r}")
         object.__setattr__(self, "retry_exceptions", tuple(kinds))
         _need(self.bad_records in ("raise", "skip"), f'bad_records is "raise" or "skip", not {self.bad_records!r}')
+        _need(self.trust in ("objects", "data"), f'trust is "objects" or "data", not {self.trust!r}')
         _need(
             self.max_bad_records is None or self.bad_records == "skip",
             'max_bad_records goes with bad_records="skip"',
@@ -178,6 +184,9 @@ class Job:
             skip_bad=self.policy.bad_records == "skip",
             isolate=bool(self.policy.retry_exceptions),
             seed=self.policy.seed,
+            task_timeout=self.policy.task_timeout,
+            plain_maps=self.policy.trust == "data" and self.collects,
+            plain_result=self.policy.trust == "data",
         )
 
     def functions(self) -> dict[str, Any]:

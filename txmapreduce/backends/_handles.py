@@ -4,18 +4,23 @@ What a session on worker processes has in hand: its tasks, and what they gave.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from .._codec import Buffer
-from .._events import Attempt, MapAttempt, Outcome
-from .._messages import Done, Report
+from .._events import Attempt, FoldAttempt, MapAttempt, Outcome
+from .._failures import failure_text
+from .._messages import NO_CHUNK, Done, Failed, Map, Report, cut
+from .._plain import received
 from .._slots import Client, Slot, Ticket
-from ..errors import MapReduceError
+from .._tasks import Program
+from ..errors import MapReduceError, ProtocolError, TaskFailed
 from . import Chunk
 
-__all__ = ["Partial", "Task", "report_of"]
+__all__ = ["Deadlines", "Partial", "Task", "answer_of", "failure_of", "map_message"]
 
 
 class Partial:
@@ -35,6 +40,48 @@ class Partial:
         self.asked = (0, -1)
 
 
+class Deadlines:
+    """
+    Ends children that don't hand over what they were asked for: that is work, so C{task_timeout} holds for it, from
+    when the child has no task any more. A child that was stopped while it kept something is found by nothing else.
+    """
+
+    def __init__(self, reactor: Any, seconds: float | None, kill: Callable[[Slot], None]) -> None:
+        self._reactor = reactor
+        self._seconds = seconds
+        self._kill = kill
+        self._timers: dict[Partial, Any] = {}
+
+    def begin(self, partial: Partial) -> None:
+        """
+        The child has been asked.
+        """
+        if self._seconds is not None:
+            self._timers[partial] = self._reactor.callLater(self._seconds, self._over, partial)
+
+    def end(self, partial: Partial) -> None:
+        """
+        It has answered, or is gone.
+        """
+        if partial in self._timers:
+            self._timers.pop(partial).cancel()
+
+    def close(self) -> None:
+        """
+        Nobody waits any more.
+        """
+        for partial in list(self._timers):
+            self.end(partial)
+
+    def _over(self, partial: Partial) -> None:
+        del self._timers[partial]
+        assert partial.slot is not None
+        if partial.slot.queue:
+            self.begin(partial)  # a task comes first, which has a limit of its own
+        else:
+            self._kill(partial.slot)
+
+
 class Task(Ticket):
     """
     A ticket with what its session needs to know.
@@ -49,10 +96,70 @@ class Task(Ticket):
         self.reason: MapReduceError | None = None
         self.place: Slot | None = None  # whose child keeps a part of what this folds
 
+    def gives_plain(self, program: Program) -> bool:
+        """
+        Whether what it gives goes to the user as plain data.
+        """
+        attempt = self.attempt
+        return program.plain_result and attempt.finish if isinstance(attempt, FoldAttempt) else program.plain_maps
 
-def report_of(message: Done) -> Report:
+
+def answer_of(message: Done, task: Task | None, program: Program, nparts: int) -> tuple[Report, list[Sequence[Buffer]]]:
     """
-    What the task said on the side: the buffer behind those of its partial.
+    What the task said on the side (the buffer behind those of its partial), and the parts of its partial.
+
+    @param task: C{None}: nobody waits for it any more.
+    @param nparts: how many parts there are where keys are cut into partitions.
+    @raise ProtocolError: that is no answer to this task.
     """
+    parts = cut(message.buffers, message.lengths)
     rest = message.buffers[sum(message.lengths) :]
-    return Report.decoded(rest[0]) if rest else Report()
+    numbers = (message.records, message.size, message.seconds)
+    if len(rest) > 1 or not all(0 <= number < math.inf for number in numbers) or not all(parts):
+        raise ProtocolError(f"an answer with {len(rest)} buffers too many, parts without any, or numbers {numbers}")
+    report = Report.decoded(rest[0]) if rest else Report()
+    if task is None:
+        return report, parts
+    attempt = task.attempt
+    if message.held and (isinstance(attempt, FoldAttempt) or not attempt.hold or attempt.alone):
+        raise ProtocolError("something was kept that nobody asked to keep")
+    finish = isinstance(attempt, FoldAttempt) and attempt.finish
+    expected = nparts if isinstance(attempt, FoldAttempt) else 1
+    if not message.held and not finish and len(parts) != expected:
+        raise ProtocolError(f"an answer in {len(parts)} parts, where {expected} were asked for")
+    return report, received(parts) if task.gives_plain(program) else parts
+
+
+def failure_of(message: Failed, task: Task | None, pid: int) -> TaskFailed:
+    """
+    What the user gets to see of it; its cause is not loaded yet.
+
+    @raise ProtocolError: that is no failure of this task.
+    """
+    attempt = None if task is None else task.attempt
+    if (
+        message.chunk != NO_CHUNK
+        and isinstance(attempt, MapAttempt)
+        and not attempt.first <= message.chunk < attempt.first + attempt.count
+    ):
+        raise ProtocolError(f"a failure in chunk {message.chunk}, which is not in this task")
+    number = 1 if attempt is None else attempt.attempt
+    chunk = None if message.chunk == NO_CHUNK else message.chunk
+    text = failure_text(message.stage, message.chunk, message.record, number, pid, message.message)
+    return TaskFailed(text, chunk=chunk, attempt=number, pid=pid, remote_traceback=message.traceback)
+
+
+def map_message(run: int, attempt: MapAttempt, buffers: tuple[Buffer, ...]) -> Map:
+    """
+    What makes a child run the attempt.
+    """
+    return Map(
+        run=run,
+        task=attempt.id,
+        attempt=attempt.attempt,
+        first=attempt.first,
+        count=attempt.count,
+        chunksize=attempt.chunksize,
+        hold=attempt.hold and not attempt.alone,
+        buffers=buffers,
+    )

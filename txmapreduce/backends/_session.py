@@ -17,18 +17,17 @@ from twisted.logger import Logger
 
 from .._codec import Buffer, Codec
 from .._events import Attempt, FoldAttempt, Handle, Lost, MapAttempt, Outcome, Secured, Started, Unable
-from .._failures import failure_text
-from .._messages import NO_CHUNK, Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report
+from .._messages import Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report, cut
+from .._plain import loads as load_plain
 from .._pool import Pool
 from .._process import Death
 from .._shuffle import by_key
 from .._slots import Slot, Ticket
 from .._surroundings import surroundings
 from .._tasks import Program
-from .._worker import cut
-from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, TaskFailed, WorkerDied
+from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, WorkerDied
 from . import AttemptFailed, Chunk, Listener
-from ._handles import Partial, Task, report_of
+from ._handles import Deadlines, Partial, Task, answer_of, failure_of, map_message
 from ._problems import check_size, died
 
 __all__ = ["ProcessSession"]
@@ -54,6 +53,7 @@ class ProcessSession:
         self.waiting: deque[Ticket] = deque()
         self._codec = Codec()
         self._codec.encode_program(program, functions)
+        self._program = program
         self._nparts = workers if by_key(program.aggregate) and not program.aggregate.ordered else 1
         self._surroundings = surroundings()
         self._reactor = reactor
@@ -65,6 +65,7 @@ class ProcessSession:
         self._own: dict[Slot, Partial] = {}
         self._places: dict[int, Slot | None] = {}
         self._void: Counter[Slot] = Counter()
+        self._deadlines = Deadlines(reactor, program.task_timeout, pool.kill)
         self._hold_seconds = HOLD_SECONDS
         self._hold_bytes = HOLD_BYTES if pool.memory_limit is None else min(HOLD_BYTES, pool.memory_limit // 4)
         self.run = pool.new_run()
@@ -96,13 +97,14 @@ class ProcessSession:
         The decoded pieces of a result.
         """
         assert isinstance(handle, Partial) and handle.parts is not None
-        return succeed(map(self._codec.loads, handle.parts))
+        return succeed(map(load_plain if self._program.plain_result else self._codec.loads, handle.parts))
 
     def close(self) -> Deferred[None]:
         """
         Leave the pool.
         """
         self._tasks.clear()
+        self._deadlines.close()
         self._pool.leave(self)
         return succeed(None)
 
@@ -129,16 +131,7 @@ class ProcessSession:
     def _map(self, ticket: Task, attempt: MapAttempt) -> Map:
         buffers = tuple(self._codec.dumps(ticket.chunk))
         ticket.nbytes = sum(map(len, buffers))
-        return Map(
-            run=self.run,
-            task=attempt.id,
-            attempt=attempt.attempt,
-            first=attempt.first,
-            count=attempt.count,
-            chunksize=attempt.chunksize,
-            hold=attempt.hold and not attempt.alone,
-            buffers=buffers,
-        )
+        return map_message(self.run, attempt, buffers)
 
     def _fold(self, ticket: Task, attempt: FoldAttempt) -> Fold:
         lengths: list[int] = []
@@ -181,9 +174,10 @@ class ProcessSession:
         if isinstance(message, Parts):
             self._handed_over(slot, message)
         elif isinstance(message, Done):
-            report, parts = report_of(message), cut(message.buffers, message.lengths)
+            task = self._tasks.get(message.task)
+            report, parts = answer_of(message, task, self._program, self._nparts)
             self._pool.answered(slot, message.task)
-            if (task := self._tasks.get(message.task)) is not None:
+            if task is not None:
                 self._done(slot, task, message, report, parts)
             self._pool.dispatch()
         elif isinstance(message, Failed):
@@ -212,6 +206,7 @@ class ProcessSession:
         if lost:
             self._hold_seconds /= 4  # where workers die often, less must be at stake, or the run never ends
         for partial in lost:
+            self._deadlines.end(partial)
             orphans.extend(self._awaited.pop(partial, []))
             self._tell(Lost(partial))
         for task in orphans:
@@ -280,19 +275,17 @@ class ProcessSession:
         return partial
 
     def _failed(self, slot: Slot, message: Failed) -> None:
+        task = self._tasks.get(message.task)
+        error = failure_of(message, task, slot.child.pid)
         if message.task:
             self._pool.answered(slot, message.task)
-        task = self._tasks.get(message.task)
-        attempt, pid = 1 if task is None else task.attempt.attempt, slot.child.pid
-        chunk = None if message.chunk == NO_CHUNK else message.chunk
-        text = failure_text(message.stage, message.chunk, message.record, attempt, pid, message.message)
-        error = TaskFailed(text, chunk=chunk, attempt=attempt, pid=pid, remote_traceback=message.traceback)
-        error.__cause__ = self._codec.load_exception(message.buffers[0]) if message.buffers else None
+        if message.buffers and not self._program.plain_result:
+            error.__cause__ = self._codec.load_exception(message.buffers[0])
         if not message.task:
             self._tell(Unable(error))  # what it kept can't be sent, and it has dropped it
         elif task is not None:
             kinds = message.kinds if message.stage != "load" else ()
-            self._fail(task, AttemptFailed(error, kinds=kinds, chunk=chunk))
+            self._fail(task, AttemptFailed(error, kinds=kinds, chunk=error.chunk))
         self._pool.dispatch()
 
     # What children keep
@@ -339,13 +332,14 @@ class ProcessSession:
             self._awaited[partial] = []
             partial.asked = (npartitions or self._nparts, keep)
             partial.slot.child.send(HandOver(self.run, *partial.asked))
+            self._deadlines.begin(partial)
         return self._awaited[partial]
 
     def _handed_over(self, slot: Slot, message: Parts) -> None:
         if self._void[slot]:
             self._void[slot] -= 1
             return
-        if slot not in self._kept:
+        if slot not in self._kept or self._kept[slot] not in self._awaited:
             raise ProtocolError("parts of something that it was not asked for")
         parts = cut(message.buffers, message.lengths)
         npartitions, keep = self._kept[slot].asked
@@ -355,6 +349,7 @@ class ProcessSession:
                 f"{len(parts)} parts of {npartitions}, all but {stays}, where all but {keep} were asked for"
             )
         partial = self._kept.pop(slot)
+        self._deadlines.end(partial)
         partial.parts = parts
         partial.size = message.size
         waiting = self._awaited.pop(partial)

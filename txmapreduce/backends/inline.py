@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from .._events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
 from .._failures import class_names, error_text, failure_text, traceback_text
 from .._messages import NO_CHUNK
-from .._shuffle import pieces
+from .._plain import dumps, loads
+from .._shuffle import Partition, pieces
 from .._tasks import MapTask, Program, Runner, TaskError
-from ..errors import MapReduceError, TaskFailed
+from ..errors import MapReduceError, NotSerializable, TaskFailed
 from . import AttemptFailed, Chunk, Listener
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class InlineSession:
 
     def __init__(self, reactor: IReactorTime, program: Program) -> None:
         self._reactor = reactor
+        self._program = program
         self._runner = Runner(program)
         self._pending: dict[int, Deferred[Outcome]] = {}
 
@@ -92,14 +94,14 @@ class InlineSession:
         try:
             return self._map(attempt, chunk) if isinstance(attempt, MapAttempt) else self._fold(attempt)
         except TaskError as error:
-            raise _failed(attempt, error) from None
+            raise _failed(attempt, error, self._program.plain_result) from None
 
     def _map(self, attempt: MapAttempt, chunk: Chunk) -> Outcome:
         assert chunk is not None
         task = MapTask(attempt.attempt, attempt.first, attempt.count, attempt.chunksize, hold=False)
         done = self._runner.map(task, chunk)
         return Outcome(
-            handle=_Value(done.partial),
+            handle=_Value(_plain(done.partial, attempt.first) if self._program.plain_maps else done.partial),
             records=done.records,
             size=done.size,
             seconds=done.seconds,
@@ -112,6 +114,8 @@ class InlineSession:
         if attempt.keeps:
             inputs = map(deepcopy, inputs)  # the user's function may change what it is given
         value = self._runner.fold(inputs, attempt.finish, attempt.attempt)
+        if attempt.finish and self._program.plain_result:
+            value = _plain(value, NO_CHUNK)
         return Outcome(_Value(value), counters=self._runner.report().counters)
 
     def kill(self, id: int, error: MapReduceError) -> None:
@@ -141,11 +145,23 @@ class InlineSession:
         return succeed(None)
 
 
-def _failed(attempt: Attempt, error: TaskError) -> AttemptFailed:
+def _plain(value: Any, chunk: int) -> Any:
+    """
+    What comes of a value that has to be plain data, or the same refusal as with worker processes.
+    """
+    if isinstance(value, Partition):
+        value = value.copy()
+    try:
+        return loads(dumps(value))
+    except NotSerializable as error:
+        raise TaskError(chunk, NO_CHUNK, "result") from error
+
+
+def _failed(attempt: Attempt, error: TaskError, plain: bool) -> AttemptFailed:
     cause = error.__cause__
     assert cause is not None
     text = failure_text(error.stage, error.chunk, error.record, attempt.attempt, None, error_text(cause))
     chunk = None if error.chunk == NO_CHUNK else error.chunk
     failed = TaskFailed(text, chunk=chunk, attempt=attempt.attempt, remote_traceback=traceback_text(cause))
-    failed.__cause__ = cause
+    failed.__cause__ = None if plain else cause
     return AttemptFailed(failed, kinds=class_names(cause), chunk=chunk)
