@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .._codec import Buffer
 from .._events import Attempt, Event, Handle, Outcome
 from .._tasks import Program
 from ..errors import MapReduceError
@@ -86,6 +87,16 @@ class Session(Protocol):
         Bring a result here.
 
         @return: fires with its pieces, which are decoded one by one as they are iterated.
+        """
+
+    def export(self, handle: Handle) -> Sequence[Sequence[Buffer]]:
+        """
+        What is behind the handle of a map, encoded, for another run of the same job to L{adopt}. It was not held.
+        """
+
+    def adopt(self, parts: Sequence[Sequence[Buffer]], chunk: Chunk) -> Handle:
+        """
+        A handle for what another run has exported, which came of C{chunk}.
         """
 
     def close(self) -> Deferred[None]:

@@ -10,12 +10,12 @@ from twisted.internet.defer import Deferred
 
 from .._codec import Buffer
 from .._events import Attempt, MapAttempt, Outcome
-from .._messages import Done, Report
+from .._messages import Done, Map, Report
 from .._slots import Client, Slot, Ticket
 from ..errors import MapReduceError
 from . import Chunk
 
-__all__ = ["Partial", "Task", "report_of"]
+__all__ = ["Partial", "Task", "map_message", "report_of"]
 
 
 class Partial:
@@ -48,6 +48,22 @@ class Task(Ticket):
         self.nbytes = 0
         self.reason: MapReduceError | None = None
         self.place: Slot | None = None  # whose child keeps a part of what this folds
+
+
+def map_message(run: int, attempt: MapAttempt, buffers: tuple[Buffer, ...]) -> Map:
+    """
+    The message that makes a child map the records in C{buffers}.
+    """
+    return Map(
+        run=run,
+        task=attempt.id,
+        attempt=attempt.attempt,
+        first=attempt.first,
+        count=attempt.count,
+        chunksize=attempt.chunksize,
+        hold=attempt.hold and not attempt.alone,
+        buffers=buffers,
+    )
 
 
 def report_of(message: Done) -> Report:

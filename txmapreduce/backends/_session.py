@@ -28,7 +28,7 @@ from .._tasks import Program
 from .._worker import cut
 from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, TaskFailed, WorkerDied
 from . import AttemptFailed, Chunk, Listener
-from ._handles import Partial, Task, report_of
+from ._handles import Partial, Task, map_message, report_of
 from ._problems import check_size, died
 
 __all__ = ["ProcessSession"]
@@ -52,7 +52,7 @@ class ProcessSession:
     ) -> None:
         self.workers = workers
         self.waiting: deque[Ticket] = deque()
-        self._codec = Codec()
+        self._codec = Codec("coordinator")  # in another run of the same job each class has the same token
         self._codec.encode_program(program, functions)
         self._nparts = workers if by_key(program.aggregate) and not program.aggregate.ordered else 1
         self._surroundings = surroundings()
@@ -98,6 +98,20 @@ class ProcessSession:
         assert isinstance(handle, Partial) and handle.parts is not None
         return succeed(map(self._codec.loads, handle.parts))
 
+    def export(self, handle: Handle) -> Sequence[Sequence[Buffer]]:
+        """
+        The encoded parts of a partial that is here.
+        """
+        assert isinstance(handle, Partial) and handle.parts is not None
+        return handle.parts
+
+    def adopt(self, parts: Sequence[Sequence[Buffer]], chunk: Chunk) -> Partial:
+        """
+        A partial that another run has exported. The classes that go by value are defined as they were then.
+        """
+        self._codec.dumps(chunk)
+        return Partial(None, 0.0, parts)
+
     def close(self) -> Deferred[None]:
         """
         Leave the pool.
@@ -129,16 +143,7 @@ class ProcessSession:
     def _map(self, ticket: Task, attempt: MapAttempt) -> Map:
         buffers = tuple(self._codec.dumps(ticket.chunk))
         ticket.nbytes = sum(map(len, buffers))
-        return Map(
-            run=self.run,
-            task=attempt.id,
-            attempt=attempt.attempt,
-            first=attempt.first,
-            count=attempt.count,
-            chunksize=attempt.chunksize,
-            hold=attempt.hold and not attempt.alone,
-            buffers=buffers,
-        )
+        return map_message(self.run, attempt, buffers)
 
     def _fold(self, ticket: Task, attempt: FoldAttempt) -> Fold:
         lengths: list[int] = []
