@@ -25,14 +25,14 @@ from ._events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
 from ._identity import digest_of, digest_of_function
 from ._journal import FAMILY, MAGIC, Commit, Identity, records, sealed
 from ._messages import Report
-from .backends import Chunk, Session
+from .backends import Chunk, PortableSession, Session
 from .errors import BadInput, CheckpointFailed, MapReduceError
 from .job import Job
 
 __all__ = ["CheckpointedSession", "JournalFile", "checkpointed", "identity_of"]
 
 
-def checkpointed(session: Session, job: Job, splits: bool) -> Session:
+def checkpointed(session: PortableSession, job: Job, splits: bool) -> Session:
     """
     The session, or one that journals what it does where the policy says so.
     """
@@ -186,10 +186,11 @@ class JournalFile:
     def _write(self, written: Sequence[bytes]) -> None:
         end = self._end
         try:
-            for data in map(memoryview, written):
-                while data:
-                    count = os.pwrite(self._fd, data, end)
-                    end, data = end + count, data[count:]
+            for record in written:
+                left = memoryview(record)
+                while left:
+                    count = os.pwrite(self._fd, left, end)
+                    end, left = end + count, left[count:]
             os.fsync(self._fd)
         except OSError:
             with contextlib.suppress(OSError):
@@ -218,7 +219,7 @@ class CheckpointedSession:
     A session whose maps are journalled.
     """
 
-    def __init__(self, session: Session, file: JournalFile) -> None:
+    def __init__(self, session: PortableSession, file: JournalFile) -> None:
         self.workers = session.workers
         self._session = session
         self._file = file

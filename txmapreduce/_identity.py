@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
-from ._byvalue import _global_names
+from ._byvalue import global_names
 
 __all__ = ["digest_of", "digest_of_function"]
 
@@ -68,7 +68,7 @@ class _Data(pickle.Pickler):
         """
         kind = type(obj)
         if kind is set or kind is frozenset:
-            return ("set", sorted(_digest(item, self._again) for item in obj))
+            return (kind.__name__, sorted(_digest(item, self._again) for item in obj))
         if isinstance(obj, type):
             return ("class", obj.__module__, obj.__qualname__)
         return None
@@ -128,7 +128,7 @@ def _function_parts(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         except ValueError:  # it is empty
             yield name, "empty"
     names = function.__globals__
-    for name in sorted(_global_names(function.__code__) & names.keys()):
+    for name in sorted(global_names(function.__code__) & names.keys()):
         value = names[name]
         foreign = getattr(value, "__module__", function.__module__) != function.__module__
         if foreign and isinstance(value, (type, types.FunctionType)):

@@ -20,7 +20,7 @@ from ..inputs import Split
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-__all__ = ["AttemptFailed", "Backend", "Chunk", "Listener", "Session"]
+__all__ = ["AttemptFailed", "Backend", "Chunk", "Listener", "PortableSession", "Session"]
 
 Chunk = Sequence[Any] | Split | None
 """What an attempt works on: the records of a map, a split, or nothing for a fold."""
@@ -89,6 +89,17 @@ class Session(Protocol):
         @return: fires with its pieces, which are decoded one by one as they are iterated.
         """
 
+    def close(self) -> Deferred[None]:
+        """
+        The run is over: stop what still runs for it and drop what is kept for it.
+        """
+
+
+class PortableSession(Session, Protocol):
+    """
+    A session whose partials can outlive it.
+    """
+
     def export(self, handle: Handle) -> Sequence[Sequence[Buffer]]:
         """
         What is behind the handle of a map, encoded, for another run of the same job to L{adopt}. It was not held.
@@ -99,18 +110,13 @@ class Session(Protocol):
         A handle for what another run has exported, which came of C{chunk}.
         """
 
-    def close(self) -> Deferred[None]:
-        """
-        The run is over: stop what still runs for it and drop what is kept for it.
-        """
-
 
 class Backend(Protocol):
     """
     What C{backend=} takes.
     """
 
-    def open(self, program: Program, functions: Mapping[str, Any], listener: Listener) -> Session:
+    def open(self, program: Program, functions: Mapping[str, Any], listener: Listener) -> PortableSession:
         """
         Begin a run.
 

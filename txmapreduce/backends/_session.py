@@ -86,8 +86,7 @@ class ProcessSession:
         """
         End the worker that runs attempt C{id}.
         """
-        task = self._tasks.get(id)
-        if task is not None and task.slot is not None and task.slot.queue[0] is task:
+        if (task := self._tasks.get(id)) is not None and task.slot is not None and task.slot.queue[0] is task:
             task.reason = error
             self._pool.kill(task.slot)
 
@@ -107,9 +106,9 @@ class ProcessSession:
 
     def adopt(self, parts: Sequence[Sequence[Buffer]], chunk: Chunk) -> Partial:
         """
-        A partial that another run has exported. The classes that go by value are defined as they were then.
+        A partial that another run has exported.
         """
-        self._codec.dumps(chunk)
+        self._codec.dumps(chunk)  # defines the classes that went by value then
         return Partial(None, 0.0, parts)
 
     def close(self) -> Deferred[None]:
@@ -136,8 +135,7 @@ class ProcessSession:
             return []
         self._pool.surround(slot, self._surroundings)
         sent = slot.defined.get(self.run, 0)
-        blobs = self._codec.definitions
-        slot.defined[self.run] = len(blobs)
+        slot.defined[self.run] = len(blobs := self._codec.definitions)
         return [*(Define(self.run, n, (blobs[n],)) for n in range(sent, len(blobs))), task]
 
     def _map(self, ticket: Task, attempt: MapAttempt) -> Map:
@@ -274,8 +272,7 @@ class ProcessSession:
         """
         The child has folded one more task into what it keeps. It has to hand that over when it gets too old or large.
         """
-        partial = self._kept.get(slot)
-        if partial is None:
+        if (partial := self._kept.get(slot)) is None:
             partial = self._kept[slot] = Partial(slot, self._reactor.seconds(), None)
             slot.keeps.add(self.run)
         partial.taken_in += task.nbytes
@@ -307,14 +304,13 @@ class ProcessSession:
         Have all inputs of a fold brought here that children keep, but what it can be folded with where it is. Whether
         there are any.
         """
-        attempt = task.attempt
-        assert isinstance(attempt, FoldAttempt)
-        missing = [handle for handle in attempt.inputs if isinstance(handle, Partial) and handle.parts is None]
+        assert isinstance(task.attempt, FoldAttempt)
+        missing = [handle for handle in task.attempt.inputs if isinstance(handle, Partial) and handle.parts is None]
         if any(partial.slot is None or self._kept.get(partial.slot) is not partial for partial in missing):
             self._later(self._fail_lost, task)
             return True
-        if attempt.finish and not attempt.keeps:
-            self._place(task, attempt, [partial for partial in missing if partial not in self._awaited])
+        if task.attempt.finish and not task.attempt.keeps:
+            self._place(task, task.attempt, [partial for partial in missing if partial not in self._awaited])
         for partial in missing:
             self._ask(partial).append(task)
         return bool(missing)
