@@ -19,7 +19,7 @@ from .._failures import class_names, error_text, failure_text, traceback_text
 from .._messages import NO_CHUNK
 from .._shuffle import pieces
 from .._tasks import MapTask, Program, Runner, TaskError
-from ..errors import MapReduceError, TaskFailed
+from ..errors import MapReduceError, NotSerializable, TaskFailed
 from . import AttemptFailed, Chunk, Listener
 
 if TYPE_CHECKING:
@@ -135,7 +135,10 @@ class InlineSession:
         The value, pickled.
         """
         assert isinstance(handle, _Value)
-        return [[pickle.dumps(handle.value, 5)]]
+        try:
+            return [[pickle.dumps(handle.value, 5)]]
+        except Exception as error:
+            raise NotSerializable(f"what a chunk gave can't be written to the checkpoint: {error}") from error
 
     def adopt(self, parts: Sequence[Sequence[Buffer]], chunk: Chunk) -> _Value:
         """
