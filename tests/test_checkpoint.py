@@ -316,7 +316,7 @@ class KilledTests(SynchronousTestCase):
                 self.assertEqual(out, "True\n")
                 Path(path).unlink()
             else:
-                self.assertEqual(out, "")
+                self.assertIn(out, ("", "True\n"))  # it may be killed while it exits
                 kills += 1
                 inside += len(done) < len(self.committed(path)) < 200
         print(f"{kills} kills, {inside} between two commits", file=sys.stderr) if INSTANTS > 3 else None
