@@ -139,8 +139,7 @@ class ProcessSession:
         return [*(Define(self.run, n, (blobs[n],)) for n in range(sent, len(blobs))), task]
 
     def _map(self, ticket: Task, attempt: MapAttempt) -> Map:
-        buffers = tuple(self._codec.dumps(ticket.chunk))
-        ticket.nbytes = sum(map(len, buffers))
+        ticket.nbytes = sum(map(len, buffers := tuple(self._codec.dumps(ticket.chunk))))
         return map_message(self.run, attempt, buffers)
 
     def _fold(self, ticket: Task, attempt: FoldAttempt) -> Fold:
