@@ -57,6 +57,8 @@ LADDER = [
     ["_feeds"],
     ["_plan"],
     ["_assembly"],
+    ["_identity", "_journal"],
+    ["_checkpoint"],
     ["_coordinator"],
     ["_async_input"],
     ["mapreduce"],

@@ -25,6 +25,7 @@ The modules, each of which may import only those above it:
   - C{_background}, C{_blocking}: the way to scripts, threads and asyncio
   - C{backends}: where tasks run: C{inline}, C{processes}
   - C{_feeds}, C{_async_input}: what a run reads from
+  - C{_identity}, C{_journal}, C{_checkpoint}: what a run can go on from after its process was killed
   - C{_plan}, C{_assembly}, C{_coordinator}: carry out the schedule's instructions, put the result together
   - C{mapreduce}: L{MapReduce}
   - C{progress}: a bar

@@ -314,10 +314,13 @@ def globals_of(function: types.FunctionType) -> dict[str, Any]:
     if _home(function):
         return {}
     names = function.__globals__
-    return {name: names[name] for name in sorted(_global_names(function.__code__)) if name in names}
+    return {name: names[name] for name in sorted(global_names(function.__code__)) if name in names}
 
 
-def _global_names(code: types.CodeType) -> set[str]:
+def global_names(code: types.CodeType) -> set[str]:
+    """
+    The globals that some code uses.
+    """
     steps = (step for part in _with_inner(code) for step in dis.get_instructions(part))
     return {step.argval for step in steps if "GLOBAL" in step.opname or step.opname == "LOAD_NAME"}
 

@@ -49,9 +49,12 @@ class Codec:
     @ivar classes: the classes of the run that go by value.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        """
+        @param prefix: how the tokens of the classes begin that this side defines. Default: unlike any other side's.
+        """
         self.definitions: list[bytes] = []
-        self.classes = Classes()
+        self.classes = Classes(prefix)
 
     # Programs and definitions
 

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from . import _events as events
 from ._assembly import SLICE, assemble
+from ._checkpoint import checkpointed
 from ._events import BadRecord, Event, Handle, Instruction, MapAttempt, Outcome, Progress
 from ._feeds import Input
 from ._plan import plan_of
@@ -80,7 +81,8 @@ class Coordinator:
         Begin. Errors that show at once fail L{result}, too.
         """
         try:
-            self._session = self._backend.open(self._job.program(), self._job.functions(), self.post)
+            session = self._backend.open(self._job.program(), self._job.functions(), self.post)
+            self._session = checkpointed(session, self._job, self._plan.splits)
         except MapReduceError:
             self._end(Failure())
             return

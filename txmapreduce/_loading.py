@@ -19,6 +19,7 @@ import pickle
 import threading
 import types
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -34,13 +35,16 @@ class Classes:
     @ivar shared: the tokens that the other side has, or will have before it needs them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        """
+        @param prefix: how the tokens that are given here begin. Default: unlike those of any other.
+        """
         self.by_token: dict[str, type] = {}
         self.shared: set[str] = set()
         self._tokens: dict[int, str] = {}  # by the id of the class, which C{by_token} keeps alive
         self._empty: set[str] = set()  # the tokens of those that are made, and not filled yet
-        self._prefix = uuid.uuid4().hex
-        self._count = itertools.count()
+        self._prefix = prefix or uuid.uuid4().hex
+        self._counts: Counter[str] = Counter()
 
     def __contains__(self, cls: type) -> bool:
         return id(cls) in self._tokens
@@ -50,7 +54,11 @@ class Classes:
         The token of a class, which it gets at the first call.
         """
         token = self._tokens.get(id(cls))
-        return self._register(f"{self._prefix}.{next(self._count)}", cls) if token is None else token
+        if token is not None:
+            return token
+        name = f"{self._prefix}.{cls.__module__}.{cls.__qualname__}"
+        self._counts[name] += 1
+        return self._register(f"{name}.{self._counts[name]}", cls)
 
     def add_empty(self, token: str, cls: type) -> None:
         """

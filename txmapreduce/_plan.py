@@ -16,13 +16,14 @@ def plan_of(job: Job, source: Input, streams: bool, in_order: bool) -> Plan:
     What the schedule has to know of a run.
     """
     policy = job.policy
+    saves = policy.checkpoint is not None  # then what a chunk gives is kept apart from what others give
     return Plan(
         collects=job.collects,
-        ordered=policy.reproducible or job.program().aggregate.ordered,
+        ordered=policy.reproducible or saves or job.program().aggregate.ordered,
         chunksize=policy.chunksize or (None if source.splits else policy.fixed_chunksize),
         splits=source.splits,
         length=None if source.splits else source.length,
-        bundle=policy.task_timeout is None and not policy.reproducible,
+        bundle=policy.task_timeout is None and not policy.reproducible and not saves,
         streams=streams,
         in_order=in_order,
         retries=policy.retries,

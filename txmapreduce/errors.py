@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "BackendUnavailable",
     "BadInput",
+    "CheckpointFailed",
     "MapReduceError",
     "NotSerializable",
     "ProtocolError",
@@ -135,6 +136,13 @@ class ProtocolError(MapReduceError):
 class BadInput(MapReduceError):
     """
     The input or an option can't be used: a file that is not there, a size that is not a size. Nothing has been started.
+    """
+
+
+class CheckpointFailed(MapReduceError):
+    """
+    The file that the policy's C{checkpoint} names can't be read or written: the disk is full, say. What was written
+    before is still good: make room, and run the job again.
     """
 
 

@@ -7,6 +7,7 @@ A job holds no data and no process. L{Job.program} is the part of it that goes t
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -61,6 +62,10 @@ class Policy:
     @ivar reproducible: the shape of every fold depends on the data and C{chunksize} alone, so that floating-point
         results are the same to the last bit on any number of workers. It costs some speed.
     @ivar seed: where C{current_task().random} starts from. Default: different at every run.
+    @ivar checkpoint: a file in which the run notes what each chunk gave. When the run did not come to its end, however
+        that happened, the same job on the same data goes on from there; a run that did come to its end gives its result
+        again. A file of another job, other functions or other data is refused. You delete it. It holds pickles that are
+        loaded: use no file that others may write. Default: none.
 
     @ivar trust: C{"data"}: nothing that a worker sends is ever unpickled in this process. Results have to be plain data
         then (C{None}, C{bool}, C{int}, C{float}, C{str}, C{bytes}, C{list}, C{tuple}, C{dict}, C{set}, C{frozenset} and
@@ -81,13 +86,16 @@ class Policy:
     reproducible: bool = False
     seed: int | None = None
     trust: Literal["objects", "data"] = "objects"
+    checkpoint: str | os.PathLike[str] | None = None
 
     @property
     def fixed_chunksize(self) -> int | None:
         """
-        Records per chunk where the chunks have to be the same in every run, because of C{reproducible} or C{seed}.
+        Records per chunk where the chunks have to be the same in every run, because of C{reproducible}, C{seed} or
+        C{checkpoint}.
         """
-        return (self.chunksize or _FIXED_CHUNKSIZE) if self.reproducible or self.seed is not None else None
+        fixed = self.reproducible or self.seed is not None or self.checkpoint is not None
+        return (self.chunksize or _FIXED_CHUNKSIZE) if fixed else None
 
     def __post_init__(self) -> None:
         for name, least in (("chunksize", 1), ("buffersize", 1), ("max_bad_records", 0)):
@@ -106,6 +114,9 @@ class Policy:
             good = isinstance(kind, type) and issubclass(kind, BaseException)
             _need(good, f"retry_exceptions takes exception classes, not {kind!r}")
         object.__setattr__(self, "retry_exceptions", tuple(kinds))
+        if self.checkpoint is not None:
+            good = isinstance(self.checkpoint, (str, os.PathLike)) and isinstance(os.fspath(self.checkpoint), str)
+            _need(good and os.fspath(self.checkpoint) != "", f"checkpoint is a path, not {self.checkpoint!r}")
         _need(self.bad_records in ("raise", "skip"), f'bad_records is "raise" or "skip", not {self.bad_records!r}')
         _need(self.trust in ("objects", "data"), f'trust is "objects" or "data", not {self.trust!r}')
         _need(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .._codec import Buffer
 from .._events import Attempt, Event, Handle, Outcome
 from .._tasks import Program
 from ..errors import MapReduceError
@@ -19,7 +20,7 @@ from ..inputs import Split
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-__all__ = ["AttemptFailed", "Backend", "Chunk", "Listener", "Session"]
+__all__ = ["AttemptFailed", "Backend", "Chunk", "Listener", "PortableSession", "Session"]
 
 Chunk = Sequence[Any] | Split | None
 """What an attempt works on: the records of a map, a split, or nothing for a fold."""
@@ -94,12 +95,28 @@ class Session(Protocol):
         """
 
 
+class PortableSession(Session, Protocol):
+    """
+    A session whose partials can outlive it.
+    """
+
+    def export(self, handle: Handle) -> Sequence[Sequence[Buffer]]:
+        """
+        What is behind the handle of a map, encoded, for another run of the same job to L{adopt}. It was not held.
+        """
+
+    def adopt(self, parts: Sequence[Sequence[Buffer]], chunk: Chunk) -> Handle:
+        """
+        A handle for what another run has exported, which came of C{chunk}.
+        """
+
+
 class Backend(Protocol):
     """
     What C{backend=} takes.
     """
 
-    def open(self, program: Program, functions: Mapping[str, Any], listener: Listener) -> Session:
+    def open(self, program: Program, functions: Mapping[str, Any], listener: Listener) -> PortableSession:
         """
         Begin a run.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,14 +14,14 @@ from twisted.internet.defer import Deferred
 from .._codec import Buffer
 from .._events import Attempt, FoldAttempt, MapAttempt, Outcome
 from .._failures import failure_text
-from .._messages import NO_CHUNK, Done, Failed, Map, Report, cut
+from .._messages import NO_CHUNK, Done, Failed, Fold, Map, Report, cut
 from .._plain import received
 from .._slots import Client, Slot, Ticket
 from .._tasks import Program
 from ..errors import MapReduceError, ProtocolError, TaskFailed
 from . import Chunk
 
-__all__ = ["Deadlines", "Partial", "Task", "answer_of", "failure_of", "map_message"]
+__all__ = ["Deadlines", "Partial", "Task", "answer_of", "failure_of", "fold_message", "map_message"]
 
 
 class Partial:
@@ -162,4 +163,20 @@ def map_message(run: int, attempt: MapAttempt, buffers: tuple[Buffer, ...]) -> M
         chunksize=attempt.chunksize,
         hold=attempt.hold and not attempt.alone,
         buffers=buffers,
+    )
+
+
+def fold_message(run: int, attempt: FoldAttempt, nparts: int, kept: bool, parts: Sequence[Sequence[Buffer]]) -> Fold:
+    """
+    What makes a child fold C{parts}; C{kept}: to a part that it has.
+    """
+    return Fold(
+        run=run,
+        task=attempt.id,
+        attempt=attempt.attempt,
+        finish=attempt.finish,
+        npartitions=nparts,
+        kept=kept,
+        lengths=tuple(map(len, parts)),
+        buffers=tuple(chain.from_iterable(parts)),
     )

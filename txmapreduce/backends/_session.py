@@ -27,7 +27,7 @@ from .._surroundings import surroundings
 from .._tasks import Program
 from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, WorkerDied
 from . import AttemptFailed, Chunk, Listener
-from ._handles import Deadlines, Partial, Task, answer_of, failure_of, map_message
+from ._handles import Deadlines, Partial, Task, answer_of, failure_of, fold_message, map_message
 from ._problems import check_size, died
 
 __all__ = ["ProcessSession"]
@@ -51,7 +51,7 @@ class ProcessSession:
     ) -> None:
         self.workers = workers
         self.waiting: deque[Ticket] = deque()
-        self._codec = Codec()
+        self._codec = Codec("coordinator")  # in another run of the same job each class has the same token
         self._codec.encode_program(program, functions)
         self._program = program
         self._nparts = workers if by_key(program.aggregate) and not program.aggregate.ordered else 1
@@ -87,8 +87,7 @@ class ProcessSession:
         """
         End the worker that runs attempt C{id}.
         """
-        task = self._tasks.get(id)
-        if task is not None and task.slot is not None and task.slot.queue[0] is task:
+        if (task := self._tasks.get(id)) is not None and task.slot is not None and task.slot.queue[0] is task:
             task.reason = error
             self._pool.kill(task.slot)
 
@@ -98,6 +97,20 @@ class ProcessSession:
         """
         assert isinstance(handle, Partial) and handle.parts is not None
         return succeed(map(load_plain if self._program.plain_result else self._codec.loads, handle.parts))
+
+    def export(self, handle: Handle) -> Sequence[Sequence[Buffer]]:
+        """
+        The encoded parts of a partial that is here.
+        """
+        assert isinstance(handle, Partial) and handle.parts is not None
+        return handle.parts
+
+    def adopt(self, parts: Sequence[Sequence[Buffer]], chunk: Chunk) -> Partial:
+        """
+        A partial that another run has exported.
+        """
+        self._codec.dumps(chunk)  # defines the classes that went by value then
+        return Partial(None, 0.0, parts)
 
     def close(self) -> Deferred[None]:
         """
@@ -124,8 +137,7 @@ class ProcessSession:
             return []
         self._pool.surround(slot, self._surroundings)
         sent = slot.defined.get(self.run, 0)
-        blobs = self._codec.definitions
-        slot.defined[self.run] = len(blobs)
+        slot.defined[self.run] = len(blobs := self._codec.definitions)
         return [*(Define(self.run, n, (blobs[n],)) for n in range(sent, len(blobs))), task]
 
     def _map(self, ticket: Task, attempt: MapAttempt) -> Map:
@@ -134,21 +146,8 @@ class ProcessSession:
         return map_message(self.run, attempt, buffers)
 
     def _fold(self, ticket: Task, attempt: FoldAttempt) -> Fold:
-        lengths: list[int] = []
-        buffers: list[Buffer] = []
-        for part in self._parts(ticket, attempt):
-            lengths.append(len(part))
-            buffers.extend(part)
-        return Fold(
-            run=self.run,
-            task=attempt.id,
-            attempt=attempt.attempt,
-            finish=attempt.finish,
-            npartitions=self._nparts,
-            kept=ticket.place is not None,
-            lengths=tuple(lengths),
-            buffers=tuple(buffers),
-        )
+        parts = list(self._parts(ticket, attempt))
+        return fold_message(self.run, attempt, self._nparts, ticket.place is not None, parts)
 
     def _parts(self, task: Task, attempt: FoldAttempt) -> Iterator[Sequence[Buffer]]:
         """
@@ -264,8 +263,7 @@ class ProcessSession:
         """
         The child has folded one more task into what it keeps. It has to hand that over when it gets too old or large.
         """
-        partial = self._kept.get(slot)
-        if partial is None:
+        if (partial := self._kept.get(slot)) is None:
             partial = self._kept[slot] = Partial(slot, self._reactor.seconds(), None)
             slot.keeps.add(self.run)
         partial.taken_in += task.nbytes
@@ -295,14 +293,13 @@ class ProcessSession:
         Have all inputs of a fold brought here that children keep, but what it can be folded with where it is. Whether
         there are any.
         """
-        attempt = task.attempt
-        assert isinstance(attempt, FoldAttempt)
-        missing = [handle for handle in attempt.inputs if isinstance(handle, Partial) and handle.parts is None]
+        assert isinstance(task.attempt, FoldAttempt)
+        missing = [handle for handle in task.attempt.inputs if isinstance(handle, Partial) and handle.parts is None]
         if any(partial.slot is None or self._kept.get(partial.slot) is not partial for partial in missing):
             self._later(self._fail_lost, task)
             return True
-        if attempt.finish and not attempt.keeps:
-            self._place(task, attempt, [partial for partial in missing if partial not in self._awaited])
+        if task.attempt.finish and not task.attempt.keeps:
+            self._place(task, task.attempt, [partial for partial in missing if partial not in self._awaited])
         for partial in missing:
             self._ask(partial).append(task)
         return bool(missing)

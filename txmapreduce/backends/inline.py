@@ -8,10 +8,12 @@ in one's own thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+from .._codec import Buffer
 from .._events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
 from .._failures import class_names, error_text, failure_text, traceback_text
 from .._messages import NO_CHUNK
@@ -131,6 +133,23 @@ class InlineSession:
 
         assert isinstance(handle, _Value)
         return succeed(pieces(handle.value))
+
+    def export(self, handle: Handle) -> list[list[Buffer]]:
+        """
+        The value, pickled.
+        """
+        assert isinstance(handle, _Value)
+        try:
+            return [[pickle.dumps(handle.value, 5)]]
+        except Exception as error:
+            raise NotSerializable(f"what a chunk gave can't be written to the checkpoint: {error}") from error
+
+    def adopt(self, parts: Sequence[Sequence[Buffer]], chunk: Chunk) -> _Value:
+        """
+        A value that another run has exported.
+        """
+        ((pickled,),) = parts
+        return _Value(pickle.loads(pickled))
 
     def close(self) -> Deferred[None]:
         """
