@@ -223,6 +223,18 @@ def stops_when_sent(path: str, record: int) -> Iterator[tuple[int, Any]]:
     yield record % 7, StopsWhenSent(path)
 
 
+def stop_once_at(path: str, stopped: str, which: object, record: Any) -> Any:
+    """
+    Stop this process at record C{which}, once.
+    """
+    note(path)
+    if record == which:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(stopped, os.O_CREAT | os.O_EXCL))
+            os.kill(os.getpid(), signal.SIGSTOP)
+    return record
+
+
 def pid_of(record: object) -> int:
     """
     The worker's process id.

@@ -150,6 +150,7 @@ def decide(rng: random.Random) -> Setting:
         task_timeout=task_timeout,
         timeout=rng.choice([0.5, 2.0, 30.0]) if trouble == "timeout" else None,
         max_bad_records=len(bad) - 1 if trouble == "skips" else rng.choice([None, len(bad)]) if skip else None,
+        speculate=length % 2 == 0,  # and so every seed means what it did before there was such a thing
     )
     return Setting(
         kind=kind,
@@ -346,6 +347,7 @@ class Task:
     source: Any
     chunk: int | None = None
     running: bool = False
+    dropped: bool = False
 
 
 class Worker:
@@ -425,10 +427,13 @@ class Workers:
         """
         See L{txmapreduce.backends.Session}.
         """
+        self.waiting = deque(task for task in self.waiting if task.attempt.id != id)
         for worker in self.workers:
-            if worker.queue and isinstance(task := worker.queue[0], Task) and task.attempt.id == id:
-                self.die(worker, error)
-                return
+            for task in worker.tasks():
+                if task.attempt.id == id and worker.alive:
+                    task.dropped = True
+                    if worker.queue[0] is task:
+                        self.die(worker, error)
 
     def _refuse(self, task: Task) -> None:
         self.post(events.Broke(task.attempt.id, WorkerDied("it had not begun"), True, charge=False))
@@ -455,6 +460,9 @@ class Workers:
         item, rng = worker.queue[0], self.rng
         if isinstance(item, Data):
             self.clock.later(rng.random() * 0.01, self._at_worker, worker, item, self._hand_over)
+            return
+        if item.dropped:
+            self.die(worker, WorkerDied("nobody waits for what it would do next"))
             return
         item.running = True
         self.clock.later(0.0, self._tell_started, item)
@@ -498,6 +506,8 @@ class Workers:
 
     def _spare(self, chunk: int) -> bool:
         least = 1 if self.program.isolate else 0  # what raises once must be able to
+        if self.setting.plan.speculate:
+            least += sum(task.chunk == chunk for worker in self.workers for task in worker.tasks())
         return self.blame[chunk] + least < self.setting.plan.retries
 
     def _culprit(self, attempt: MapAttempt, source: Any) -> int | None:
@@ -656,7 +666,7 @@ class Workers:
         rng = self.rng
         tasks = worker.tasks()
         guilty = tasks.pop(0) if tasks and worker.queue[0] is tasks[0] else None
-        self.waiting.extendleft(reversed(tasks))
+        self.waiting.extendleft(task for task in reversed(tasks) if not task.dropped)
         self.workers.remove(worker)
         told: list[Event] = []
         if worker.keeps is not None:
@@ -741,6 +751,7 @@ class Simulation:
         self._lots: dict[int, tuple[int, Any]] = {}
         self._most = 0
         self._open: dict[int, Attempt] = {}
+        self._losers: set[int] = set()
         self._ids: set[int] = set()
         self._started: set[int] = set()
         self._delivered: deque[tuple[Any, int]] = deque()
@@ -851,8 +862,19 @@ class Simulation:
             if isinstance(event, events.Finished) and isinstance(attempt, MapAttempt):
                 self._by_handle[event.outcome.handle] = attempt.count
                 self._unfinished += 1
+                self._end_race(attempt)
             elif isinstance(attempt, MapAttempt) and attempt.count > 1:
                 self._pieces += 2
+
+    def _end_race(self, winner: MapAttempt) -> None:
+        """
+        Nobody listens any more to another attempt at the same chunks.
+        """
+        for id, other in list(self._open.items()):
+            if isinstance(other, MapAttempt) and other.first == winner.first:
+                self.need(self.setting.plan.speculate and not winner.hold, "two attempts at one chunk")
+                self._losers.add(id)
+                del self._open[id]
 
     def _carry_out(self, instruction: Instruction) -> None:
         getattr(self, "_do_" + type(instruction).__name__.lower())(instruction)
@@ -904,9 +926,10 @@ class Simulation:
         self.workers.submit(attempt, source)
 
     def _do_kill(self, instruction: events.Kill) -> None:
-        self.need(instruction.id in self._open, "kills what has ended")
-        self.need(instruction.id in self._started, "kills what has not begun")
-        self.need(isinstance(instruction.error, TaskTimedOut), "kills without a reason")
+        lost = instruction.id in self._losers
+        self.need(lost or instruction.id in self._open, "kills what has ended")
+        self.need(lost or instruction.id in self._started, "kills what has not begun")
+        self.need(lost or isinstance(instruction.error, TaskTimedOut), "kills without a reason")
         self.clock.later(0.0, self.workers.kill, instruction.id, instruction.error)
 
     def _do_drop(self, instruction: events.Drop) -> None:

@@ -317,6 +317,41 @@ class HangTests(FaultCase):
         self.assertEqual(gone(list(pids), 1), [])
 
 
+class StragglerTests(FaultCase):
+    """
+    Chunks that take much longer than the others, and workers that stand still.
+    """
+
+    async def test_backup(self) -> None:
+        """
+        A chunk that hangs is tried on a worker that is idle, and counts once. The worker that it hung in is replaced.
+        """
+        pool = self.pool()
+        run = MapReduce(partial(naughty.hang_at, self.log, 2, True), policy=ONE).start(range(5), backend=pool)
+        self.assertEqual(await run.result, list(range(5)))
+        self.assertEqual((self.attempts(2), run.progress().records, run.progress().retried), ([1, 2], 5, 0))
+        (hung,) = {pid for chunk, attempt, pid in naughty.notes(self.log) if (chunk, attempt) == (2, 1)}
+        self.assertEqual(gone([hung], 1), [])
+        self.assertEqual(await MapReduce(abs).run(range(3), backend=pool), [0, 1, 2])
+
+    async def test_stopped(self) -> None:
+        """
+        A worker that is stopped holds up neither the chunk that it runs nor the one that waits in its pipe.
+        """
+        run = MapReduce(partial(naughty.stop_once_at, self.log, self.mktemp(), 0), policy=ONE)
+        self.assertEqual(await run.run(range(20), backend=self.pool()), list(range(20)))
+        self.assertEqual(self.attempts(0), [1, 2])
+
+    async def test_notWanted(self) -> None:
+        """
+        With C{speculate=False} there is one attempt, however long it takes.
+        """
+        policy = Policy(chunksize=1, speculate=False, timeout=1.5)
+        run = MapReduce(partial(naughty.hang_at, self.log, 2, True), policy=policy).run(range(5), backend=self.pool())
+        await self.assertFailure(run, RunTimedOut)
+        self.assertEqual(self.attempts(2), [1])
+
+
 class MemoryTests(FaultCase):
     """
     Workers that take too much memory.

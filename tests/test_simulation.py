@@ -9,6 +9,7 @@ from unittest.mock import patch
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.simulation import Simulation, Wrong, batch, speed
+from txmapreduce._chunking import Reading
 from txmapreduce._partials import Tree
 from txmapreduce._schedule import Schedule
 
@@ -82,7 +83,7 @@ class CheckTests(SynchronousTestCase):
         """
         More than the workers can do with.
         """
-        with patch.object(Schedule, "_room", lambda *_: 1000):
+        with patch.object(Reading, "room", lambda *_: 1000):
             self.assertSeen("reads too far ahead")
 
     def test_story(self) -> None:

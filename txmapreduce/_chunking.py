@@ -10,6 +10,7 @@ of records in it. Splits of files have their size already.
 
 from __future__ import annotations
 
+from ._delivery import Delivery
 from ._events import Drop, Got, MapAttempt, Outcome, Plan, Read
 
 __all__ = ["LARGEST", "LARGEST_STREAMED", "Reading", "Sizer"]
@@ -119,6 +120,20 @@ class Reading:
         """
         units = outcome.records if self._plan.chunksize is None else attempt.count
         self._sizer.measured(units, outcome.seconds, outcome.nbytes)
+
+    def room(self, window: int, delivery: Delivery, accepted: int) -> int:
+        """
+        How many chunks may be read now.
+
+        @param window: how many attempts may be under way.
+        @param accepted: how many chunks have results that count.
+        """
+        streams, limit = self._plan.streams, self._plan.buffersize
+        if self.ended or self.pending:
+            return 0
+        if limit is not None:
+            return limit - self.next_chunk + (delivery.taken if streams else accepted)
+        return 0 if streams and delivery.waiting >= window else LARGEST
 
     def ask(self, room: int) -> Read:
         """

@@ -24,6 +24,7 @@ class Plan:
     @ivar bundle: several chunks of a fixed size may go into one task.
     @ivar streams: results are taken one after the other, and reading waits for that.
     @ivar in_order: results are delivered in input order, else as they come.
+    @ivar speculate: attempts that take unusually long may have a backup.
     @ivar buffersize: how many chunks may have been read whose results are not there yet (or, of a stream, not taken).
     """
 
@@ -40,6 +41,7 @@ class Plan:
     task_timeout: float | None = None
     timeout: float | None = None
     max_bad_records: int | None = None
+    speculate: bool = False
 
 
 @dataclass(frozen=True)

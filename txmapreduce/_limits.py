@@ -1,5 +1,5 @@
 """
-What the schedule says of limits that were overrun.
+The time that attempts have, and what is said of those that overran it.
 """
 
 from __future__ import annotations
@@ -7,7 +7,45 @@ from __future__ import annotations
 from ._events import Attempt, MapAttempt
 from .errors import TaskTimedOut
 
-__all__ = ["timed_out"]
+__all__ = ["HAIR", "Deadlines", "timed_out"]
+
+HAIR = 0.001
+"""Seconds by which a clock may be early: what was added to the time does not come out of it to the last bit."""
+
+
+class Deadlines:
+    """
+    When attempts have to have ended, all of which have the same time.
+    """
+
+    def __init__(self, limit: float | None) -> None:
+        self._limit = limit
+        self._at: dict[int, float] = {}  # in the order of their time
+
+    def began(self, id: int, now: float) -> float | None:
+        """
+        The attempt begins to run. When it has to have ended.
+        """
+        if self._limit is None:
+            return None
+        self._at.pop(id, None)
+        self._at[id] = now + self._limit
+        return self._at[id]
+
+    def ended(self, id: int) -> None:
+        """
+        The attempt has ended.
+        """
+        self._at.pop(id, None)
+
+    def overrun(self, now: float) -> tuple[list[int], float | None]:
+        """
+        Take out the attempts whose time is over; and when to look again.
+        """
+        late = [id for id, at in self._at.items() if at <= now + HAIR]
+        for id in late:
+            del self._at[id]
+        return late, next(iter(self._at.values()), None)
 
 
 def timed_out(attempt: Attempt, limit: float | None) -> TaskTimedOut:

@@ -31,4 +31,5 @@ def plan_of(job: Job, source: Input, streams: bool, in_order: bool) -> Plan:
         task_timeout=policy.task_timeout,
         timeout=policy.timeout,
         max_bad_records=policy.max_bad_records,
+        speculate=policy.speculate and not saves,
     )

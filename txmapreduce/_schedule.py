@@ -11,7 +11,8 @@ Rules:
  4. Only a chunk that was running is charged for the death of a worker; the others of its task are run again for free.
  5. User code runs in workers only. So folding is a task, too: wherever many partials stand next to each other they are
     folded into one, in input order, and at the end one last fold finishes the result.
- 6. An attempt has an id of its own. Whatever else is told of an attempt that has ended is not listened to.
+ 6. When nothing is left to hand out and a worker is idle, what takes unusually long is tried there as well.
+ 7. An attempt has an id of its own. Whatever else is told of an attempt that has ended is not listened to.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from collections import Counter, deque
 from dataclasses import replace
 from typing import get_args
 
-from ._chunking import LARGEST, Reading
+from ._backups import Backups, may_repeat
+from ._chunking import Reading
+from ._delivery import Delivery
 from ._events import (
     Abort,
     Answer,
@@ -50,15 +53,12 @@ from ._events import (
     Unable,
     Wake,
 )
-from ._limits import timed_out
+from ._limits import HAIR, Deadlines, timed_out
 from ._partials import Bag, Last, Partials, Place, Tally, Tree
 from .errors import RunTimedOut, TaskFailed
 
 MANY_KEYS = 100_000
 """From how many keys on the last fold is done by all workers side by side, a partition each."""
-
-_HAIR = 0.001
-"""Seconds by which a clock may be early: what was added to the time does not come out of it to the last bit."""
 
 _HANDLERS = {kind: f"_on_{kind.__name__.lower()}" for kind in get_args(Event)}
 
@@ -84,12 +84,10 @@ class Schedule:
         self._running: dict[int, Attempt] = {}
         self._mapping = 0  # how many of those that run are maps
         self._charges: Counter[int] = Counter()
-        self._deadlines: dict[int, float] = {}  # in the order of their time
+        self._deadlines = Deadlines(plan.task_timeout)
+        self._backups = Backups()
         self._next_tick: float | None = None
-        self._undelivered: dict[int, tuple[int, Outcome]] = {}
-        self._next_delivery = 0
-        self._untaken: deque[int] = deque()  # how many chunks each result of a stream covers
-        self._taken = 0
+        self._delivery = Delivery(plan.in_order)
         self._tree = Tree()
         self._bag = Bag()
         self._partials: Partials = self._tree if plan.ordered else self._bag
@@ -130,7 +128,7 @@ class Schedule:
         if not self.over:
             if self._last is None:
                 self._fold_due()
-            self._fill()
+            self._fill(now)
             self._conclude()
         out, self._out = self._out, []
         return out
@@ -151,31 +149,34 @@ class Schedule:
     _on_unable = _on_inputfailed
 
     def _on_started(self, event: Started, now: float) -> None:
-        limit = self.plan.task_timeout
-        if limit is not None and event.id in self._running:
-            self._deadlines.pop(event.id, None)
-            self._deadlines[event.id] = now + limit
-            self._wake(now + limit)
+        attempt = self._running.get(event.id)
+        if attempt is not None:
+            if self._watched(attempt):
+                self._backups.began(attempt.id, now)
+            self._wake(self._deadlines.began(event.id, now))
 
     def _on_finished(self, event: Finished, now: float) -> None:
-        attempt = self._end_attempt(event.id)
+        attempt, twin = self._end_attempt(event.id, now, True)
+        if twin is not None:  # the loser of a race
+            self._end_attempt(twin, now)
+            self._out.append(Kill(twin, TaskFailed("another attempt was faster")))
         if isinstance(attempt, MapAttempt):
             self._accept_map(attempt, event.outcome)
         elif attempt is not None:
             self._accept_fold(attempt, event.outcome)
 
     def _on_broke(self, event: Broke, now: float) -> None:
-        attempt = self._end_attempt(event.id)
+        attempt, twin = self._end_attempt(event.id, now)
         if isinstance(attempt, MapAttempt):
-            self._broken_map(attempt, event)
+            self._broken_map(attempt, event, twin)
         elif attempt is not None:
             self._broken_fold(attempt, event)
 
-    def _end_attempt(self, id: int) -> Attempt | None:
-        self._deadlines.pop(id, None)
+    def _end_attempt(self, id: int, now: float, well: bool = False) -> tuple[Attempt | None, int | None]:
+        self._deadlines.ended(id)
         attempt = self._running.pop(id, None)
         self._mapping -= isinstance(attempt, MapAttempt)
-        return attempt
+        return attempt, self._backups.ended(id, now, well)
 
     def _on_secured(self, event: Secured, now: float) -> None:
         self._secured(event.handle)
@@ -194,7 +195,7 @@ class Schedule:
         self._waiting.extendleft(replace(attempt, id=self._new_id()) for attempt in reversed(attempts))
 
     def _on_taken(self, event: Taken, now: float) -> None:
-        self._taken += sum(self._untaken.popleft() for _ in range(event.count))
+        self._delivery.take(event.count)
 
     def _on_asked(self, event: Asked, now: float) -> None:
         self._ask(event.ticket, 1)
@@ -212,24 +213,20 @@ class Schedule:
 
     def _on_tick(self, event: Tick, now: float) -> None:
         limit = self.plan.timeout
-        if limit is not None and now + _HAIR >= self._began + limit:
+        if limit is not None and now + HAIR >= self._began + limit:
             self._end(Abort(RunTimedOut(f"the run did not end within {limit:g} s (the policy's timeout)")))
             return
-        if self._next_tick is not None and now + _HAIR >= self._next_tick:
+        if self._next_tick is not None and now + HAIR >= self._next_tick:
             self._next_tick = None
-        while self._deadlines:
-            id, at = next(iter(self._deadlines.items()))
-            if at > now + _HAIR:
-                self._wake(at)
-                return
-            del self._deadlines[id]
-            self._out.append(Kill(id, timed_out(self._running[id], self.plan.task_timeout)))
+        late, at = self._deadlines.overrun(now)
+        self._out += [Kill(id, timed_out(self._running[id], self.plan.task_timeout)) for id in late]
+        self._wake(at)
 
-    def _wake(self, at: float) -> None:
+    def _wake(self, at: float | None) -> None:
         """
         One tick on its way is enough: when it comes it asks for the next one.
         """
-        if self._next_tick is None or at < self._next_tick:
+        if at is not None and (self._next_tick is None or at < self._next_tick):
             self._next_tick = at
             self._out.append(Wake(at))
 
@@ -249,27 +246,17 @@ class Schedule:
                 self._secured(outcome.handle)
         else:
             self._out += self._reading.release(attempt)
-            self._undelivered[attempt.first] = (attempt.count, outcome)
+            self._delivery.add(attempt, outcome)
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """
-        Whatever is next in input order (or is there at all, where order does not matter) goes on its way.
-        """
-        while self._undelivered:
-            first = self._next_delivery if self.plan.in_order else next(iter(self._undelivered))
-            if first not in self._undelivered:
-                return
-            count, outcome = self._undelivered.pop(first)
-            self._next_delivery += count
-            if not self.plan.collects:
+        for outcome in self._delivery.ready(self.plan.streams and self.plan.collects):
+            if self.plan.collects:
+                self._out.append(Deliver(outcome.handle))
+            else:
                 self._tree.add(outcome)
-                continue
-            if self.plan.streams:
-                self._untaken.append(count)
-            self._out.append(Deliver(outcome.handle))
 
-    def _broken_map(self, attempt: MapAttempt, event: Broke) -> None:
+    def _broken_map(self, attempt: MapAttempt, event: Broke, twin: int | None) -> None:
         """
         The chunk that was running is charged and goes alone; those before and behind it go again for free.
         """
@@ -283,6 +270,8 @@ class Schedule:
             self._end(Abort(event.error))
             return
         self.retried += 1
+        if twin is not None:  # is at it already
+            return
         for start, stop in reversed(ranges):
             if start < stop:
                 number = 1 + self._charges[start] if stop - start == 1 else 1
@@ -361,7 +350,7 @@ class Schedule:
 
     # What goes out
 
-    def _fill(self) -> None:
+    def _fill(self, now: float) -> None:
         """
         Keep two tasks per worker under way: from what has to be run again first, from the input then. What ran out of
         memory waits until the others have ended, and they wait for it, so that it has all the memory that there is.
@@ -374,21 +363,27 @@ class Schedule:
                 attempt = self._waiting.popleft()
                 self._alone = attempt.id if attempt.alone else self._alone
                 self._submit(attempt)
-            elif not reading.ended and not reading.pending and (room := self._room(window)) > 0:
+                if self._watched(attempt):
+                    self._backups.began(attempt.id, now)
+            elif (room := reading.room(window, self._delivery, self.tally.chunks)) > 0:
                 self._out.append(reading.ask(room))
             else:
                 break
+        if len(self._running) < self.workers and reading.ended and not self._waiting:
+            self._back_up(now)
 
-    def _room(self, window: int) -> int:
-        """
-        How many chunks may be read now.
-        """
-        streams, limit = self.plan.streams, self.plan.buffersize
-        if limit is not None:
-            return limit - self.next_chunk + (self._taken if streams else self.tally.chunks)
-        if streams and len(self._undelivered) + len(self._untaken) >= window:
-            return 0
-        return LARGEST
+    def _watched(self, attempt: Attempt) -> bool:
+        # What a worker keeps can't be taken back there, and what ran out of memory is to run alone.
+        return self.plan.speculate and isinstance(attempt, MapAttempt) and not (attempt.hold or attempt.alone)
+
+    def _back_up(self, now: float) -> None:
+        slow, at = self._backups.stragglers(may_repeat(self._running, self._charges, self.plan.retries), now)
+        for attempt in slow[: self.workers - len(self._running)]:
+            backup = replace(attempt, id=self._new_id(), attempt=attempt.attempt + 1)
+            self._backups.pair(attempt.id, backup.id)
+            self._backups.began(backup.id, now)
+            self._submit(backup)
+        self._wake(at)
 
     def _submit(self, attempt: Attempt) -> None:
         self._running[attempt.id] = attempt

@@ -59,6 +59,10 @@ class Policy:
     @ivar bad_records: C{"raise"} ends the run at the first record for which the mapper raises; C{"skip"} leaves such
         records out and lists them in C{Run.skipped}.
     @ivar max_bad_records: with C{"skip"}, how many may be left out before the run fails. Default: no limit.
+    @ivar speculate: when workers are idle at the end of a run, chunks that take much longer than usual are tried on
+        them as well, and the first result counts. Set it to C{False} where calling the mapper twice would do harm.
+        There are no backups where workers go on folding into what they keep (a C{reduce} in any order,
+        C{reduce_by_key}), nor with a C{checkpoint}. Default C{True}.
     @ivar reproducible: the shape of every fold depends on the data and C{chunksize} alone, so that floating-point
         results are the same to the last bit on any number of workers. It costs some speed.
     @ivar seed: where C{current_task().random} starts from. Default: different at every run.
@@ -83,6 +87,7 @@ class Policy:
     timeout: float | None = None
     bad_records: Literal["raise", "skip"] = "raise"
     max_bad_records: int | None = None
+    speculate: bool = True
     reproducible: bool = False
     seed: int | None = None
     trust: Literal["objects", "data"] = "objects"
@@ -118,6 +123,7 @@ class Policy:
             good = isinstance(self.checkpoint, (str, os.PathLike)) and isinstance(os.fspath(self.checkpoint), str)
             _need(good and os.fspath(self.checkpoint) != "", f"checkpoint is a path, not {self.checkpoint!r}")
         _need(self.bad_records in ("raise", "skip"), f'bad_records is "raise" or "skip", not {self.bad_records!r}')
+        _need(isinstance(self.speculate, bool), f"speculate is True or False, not {self.speculate!r}")
         _need(self.trust in ("objects", "data"), f'trust is "objects" or "data", not {self.trust!r}')
         _need(
             self.max_bad_records is None or self.bad_records == "skip",

@@ -85,11 +85,17 @@ class ProcessSession:
 
     def kill(self, id: int, error: MapReduceError) -> None:
         """
-        End the worker that runs attempt C{id}.
+        End the worker that runs attempt C{id}; or which would run it next, and can't be told not to.
         """
-        if (task := self._tasks.get(id)) is not None and task.slot is not None and task.slot.queue[0] is task:
-            task.reason = error
+        if (task := self._tasks.get(id)) is None:
+            return
+        task.reason = error
+        if task.slot is not None and task.slot.queue[0] is task:
             self._pool.kill(task.slot)
+        else:
+            task.abandoned = task.slot is not None
+            self.waiting = deque(ticket for ticket in self.waiting if ticket is not task)
+            self._later(self._fail, task, AttemptFailed(error, retry=True, charge=False))
 
     def fetch(self, handle: Handle) -> Deferred[Iterator[Any]]:
         """
