@@ -452,6 +452,35 @@ class InlineTests(RunCases, TestCase):
     def backend(self) -> Inline:
         return Inline()
 
+    async def test_streamEndsClosed(self) -> None:
+        """
+        A stream ends, and C{aclose} returns, when the backend has closed the run, and not before: whoever reads on may
+        need what the run had.
+        """
+        job, closing = MapReduce(mappers.square), [Deferred[None](), Deferred[None]()]
+
+        class Slow(Inline):
+            def open(self, *args: Any) -> Any:
+                session = super().open(*args)
+                session.close = lambda: closing[0]
+                return session
+
+        backend = Slow()
+        stream = job.stream([1, 2], backend=backend).__aiter__()
+        self.assertEqual([await stream.__anext__(), await stream.__anext__()], [1, 4])
+        end = Deferred.fromCoroutine(stream.__anext__())
+        await deferLater(reactor, 0)
+        self.assertNoResult(end)
+        closing.pop(0).callback(None)
+        with self.assertRaises(StopAsyncIteration):
+            await end
+        stream = job.stream([1, 2], backend=backend).__aiter__()
+        await stream.__anext__()
+        left = Deferred.fromCoroutine(stream.aclose())
+        self.assertNoResult(left)
+        closing[0].callback(None)
+        await left
+
     async def test_unpicklableStays(self) -> None:
         """
         Nothing is serialised: the very objects are given and taken.

@@ -258,8 +258,9 @@ class Coordinator:
         """
         if self._arrived:
             return succeed(self._arrived.popleft())
-        if self._ended is not None or self._concluded is not None:
+        if self._concluded is not None:
             self._end(None)
+        if self.result.called:  # only then is everything closed: the next run may need what this one had
             return self.outcome()
         self._reader = Deferred()
         return self._reader.addCallback(lambda _: self.more())

@@ -211,10 +211,6 @@ class Stream:
         coordinator.taken()
         return values or self._more()
 
-    def _stop(self) -> None:
-        if self._coordinator is not None:
-            self._coordinator.cancel()
-
     async def __aiter__(self) -> AsyncIterator[Any]:
         from ._async_input import at_home
         from ._blocking import settle
@@ -237,10 +233,18 @@ class Stream:
             blocking(self._stopped)
 
     def _stopped(self) -> Deferred[None]:
-        from twisted.internet.defer import succeed
+        """
+        Fires when all that the run used is closed.
+        """
+        from twisted.internet.defer import Deferred
 
-        self._stop()
-        return succeed(None)
+        closed: Deferred[None] = Deferred()
+        if self._coordinator is None:
+            closed.callback(None)
+        else:
+            self._coordinator.cancel()
+            self._coordinator.result.addBoth(lambda _: closed.callback(None))
+        return closed
 
 
 def _begin(job: Job, data: Any, backend: Backend | None, streams: bool = False, in_order: bool = True) -> Coordinator:
