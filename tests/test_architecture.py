@@ -29,6 +29,7 @@ LADDER = [
     ["_blame"],
     ["_codec"],
     ["_broadcast"],
+    ["_sides"],
     ["_arena"],
     ["_headers"],
     ["_messages"],
@@ -59,6 +60,7 @@ LADDER = [
     ["backends._session"],
     ["backends.inline", "backends.processes"],
     ["_feeds"],
+    ["_sides_input"],
     ["_plan"],
     ["_assembly"],
     ["_identity", "_journal"],
@@ -66,6 +68,7 @@ LADDER = [
     ["_coordinator"],
     ["_async_input"],
     ["mapreduce"],
+    ["joins"],
     ["progress"],
     ["web"],
     ["service"],
@@ -90,8 +93,10 @@ PUBLIC = [
     "aggregates",
     "broadcast",
     "close_default_pool",
+    "cogroup",
     "current_task",
     "errors",
+    "join",
 ]
 
 

@@ -12,6 +12,7 @@ The modules, each of which may import only those above it:
   - C{_reading}, C{inputs}: iterables and text files, as records and splits
   - C{_loading}, C{_byvalue}, C{_blame}, C{_codec}: Python values and user functions to bytes and back
   - C{_broadcast}: read-only data that all tasks share
+  - C{_sides}, C{_sides_input}, C{joins}: several inputs, brought together by key
   - C{_arena}: memory that coordinator and worker share, for large buffers
   - C{_headers}, C{_messages}: what coordinator and worker say to each other, and its limits
   - C{_frames}: bytes to messages and back
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from .backends.processes import Processes, close_default_pool
     from .inputs import TextFiles
     from .job import Policy
+    from .joins import cogroup, join
     from .mapreduce import MapReduce
 
 __version__ = "0.1.0"
@@ -63,8 +65,10 @@ __all__ = [
     "aggregates",
     "broadcast",
     "close_default_pool",
+    "cogroup",
     "current_task",
     "errors",
+    "join",
 ]
 
 _PLACES = {
@@ -76,8 +80,10 @@ _PLACES = {
     "aggregates": "",
     "broadcast": "_broadcast",
     "close_default_pool": "backends.processes",
+    "cogroup": "joins",
     "current_task": "_context",
     "errors": "",
+    "join": "joins",
 }
 
 
