@@ -84,6 +84,7 @@ AROUND = ["progress", "web", "service", "cli", "testing"]
 """These alone may import the package itself, which shows everything else."""
 
 PUBLIC = [
+    "Broadcast",
     "Inline",
     "MapReduce",
     "Policy",

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import aggregates, errors
-    from ._broadcast import broadcast
+    from ._broadcast import Broadcast, broadcast
     from ._context import current_task
     from .backends.inline import Inline
     from .backends.processes import Processes, close_default_pool
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Broadcast",
     "Inline",
     "MapReduce",
     "Policy",
@@ -72,6 +73,7 @@ __all__ = [
 ]
 
 _PLACES = {
+    "Broadcast": "_broadcast",
     "Inline": "backends.inline",
     "MapReduce": "mapreduce",
     "Policy": "job",
