@@ -12,6 +12,8 @@ The modules, each of which may import only those above it:
   - C{_reading}, C{inputs}: iterables and text files, as records and splits
   - C{_formats}, C{outputs}: part files, and other sinks
   - C{_loading}, C{_byvalue}, C{_blame}, C{_codec}: Python values and user functions to bytes and back
+  - C{_broadcast}: read-only data that all tasks share
+  - C{_sides}, C{_sides_input}, C{joins}: several inputs, brought together by key
   - C{_arena}: memory that coordinator and worker share, for large buffers
   - C{_headers}, C{_messages}: what coordinator and worker say to each other, and its limits
   - C{_frames}: bytes to messages and back
@@ -23,7 +25,7 @@ The modules, each of which may import only those above it:
   - C{_events}, C{_backups}, C{_delivery}, C{_limits}, C{_chunking}, C{_partials}, C{_schedule}: the state machine of a
     run
   - C{_cgroup}, C{_note}, C{_output}, C{_pipes}, C{_process}: one child's pipes, output and life
-  - C{_slots}, C{_memory}, C{_starts}, C{_pool}: several children, and the runs that share them
+  - C{_slots}, C{_lending}, C{_memory}, C{_starts}, C{_pool}: several children, and the runs that share them
   - C{_background}, C{_blocking}: the way to scripts, threads and asyncio
   - C{backends}: where tasks run: C{inline}, C{processes}
   - C{_feeds}, C{_async_input}: what a run reads from
@@ -44,11 +46,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import aggregates, errors
+    from ._broadcast import broadcast
     from ._context import current_task
     from .backends.inline import Inline
     from .backends.processes import Processes, close_default_pool
     from .inputs import TextFiles
     from .job import Policy
+    from .joins import cogroup, join
     from .mapreduce import MapReduce
     from .outputs import PartFiles
 
@@ -63,9 +67,12 @@ __all__ = [
     "TextFiles",
     "__version__",
     "aggregates",
+    "broadcast",
     "close_default_pool",
+    "cogroup",
     "current_task",
     "errors",
+    "join",
 ]
 
 _PLACES = {
@@ -76,9 +83,12 @@ _PLACES = {
     "Processes": "backends.processes",
     "TextFiles": "inputs",
     "aggregates": "",
+    "broadcast": "_broadcast",
     "close_default_pool": "backends.processes",
+    "cogroup": "joins",
     "current_task": "_context",
     "errors": "",
+    "join": "joins",
 }
 
 

@@ -22,7 +22,7 @@ from ._byvalue import ATOMS, NAMED, dump_by_value, importable, is_class
 from ._loading import Buffer, Classes, known_class, load, make_exception, take_buffer
 from .errors import NotSerializable
 
-__all__ = ["Buffer", "Codec"]
+__all__ = ["LARGE", "Buffer", "Codec", "Pickler"]
 
 LARGE = 64 * 1024
 """Buffers of this many bytes go beside the pickle and not in it."""
@@ -113,7 +113,7 @@ class Codec:
         for value in (error, _Call(make_exception, type(error), error.args, state)):
             try:
                 file = _BoundedFile()
-                _Pickler(file, self._reduce).dump(value)
+                Pickler(file, self._reduce).dump(value)
                 if _same_exception(error, load(self.classes, [file.getvalue()])):
                     return file.getvalue()
             except KeyboardInterrupt:
@@ -140,7 +140,7 @@ class Codec:
 
     def _dump(self, value: object) -> list[Buffer]:
         file, beside = io.BytesIO(), _Beside()
-        _Pickler(file, self._reduce, beside.keep_in_band).dump(beside.lift(value))
+        Pickler(file, self._reduce, beside.keep_in_band).dump(beside.lift(value))
         return [file.getvalue(), *beside.buffers()]
 
     def _reduce(self, obj: Any) -> Any:
@@ -173,7 +173,7 @@ class Codec:
 # The C pickler
 
 
-class _Pickler(pickle.Pickler):
+class Pickler(pickle.Pickler):
     """
     The C pickler, which asks us about classes and functions. It asks about instances, too: the answer has to be quick.
     """
@@ -204,7 +204,7 @@ def _by_name(program: object) -> bytes | None:
     """
     file = io.BytesIO()
     try:
-        _Pickler(file, _refuse).dump(program)
+        Pickler(file, _refuse).dump(program)
     except Exception:  # dill knows more types, and where it fails we can say where
         return None
     # The C pickler asks nobody about objects that reduce to a plain name.

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
+from ._broadcast import Broadcast
 from ._byvalue import global_names
 
 __all__ = ["digest_of", "digest_of_function"]
@@ -71,6 +72,10 @@ class _Data(pickle.Pickler):
             return (kind.__name__, sorted(_digest(item, self._again) for item in obj))
         if isinstance(obj, type):
             return ("class", obj.__module__, obj.__qualname__)
+        if kind is Broadcast:
+            return ("broadcast", obj.value)
+        if kind is memoryview:
+            return ("memoryview", bytes(obj))
         return None
 
     def _again(self, file: io.BytesIO) -> _Data:

@@ -101,16 +101,18 @@ class _UnderWay(threading.local):
 _under_way = _UnderWay()
 
 
-def load(classes: Classes, buffers: Sequence[Buffer]) -> Any:
+def load(classes: Classes, buffers: Sequence[Buffer], *, writable: bool = True) -> Any:
     """
     Load a pickle, the first of C{buffers}, with the others beside it.
 
+    @param writable: copy those of the others that are read-only.
     @raise Exception: whatever loading raises, unchanged. The classes that it brought are forgotten: some may be empty.
     """
     outer, known = _under_way.now, len(classes.by_token)
     _under_way.now = _Load(classes, buffers)
     try:
-        return pickle.loads(buffers[0], buffers=map(_writable, itertools.islice(buffers, 1, None)))
+        beside = itertools.islice(buffers, 1, None)
+        return pickle.loads(buffers[0], buffers=map(_writable, beside) if writable else beside)
     except BaseException:
         classes.forget(classes.since(known))
         raise

@@ -5,9 +5,10 @@ Each message is a frozen value. Its plain fields travel in the frame's msgpack h
 here; C{buffers} travel behind the header as they are, never joined or copied. C{KINDS} numbers the messages.
 
 Down the task pipe (coordinator to worker): L{Surroundings} and L{Define} prepare, L{Map} and L{Fold} are tasks,
-L{HandOver} asks for what was kept, L{Forget} ends a run. Up the result pipe: L{Hello} once, then one of L{Done} and
-L{Failed} for each task, in the order in which they were sent, and one L{Parts} for each L{HandOver}. The pool's
-initializer, which is defined as a run of its own, is answered with a L{Done}, too. L{Release} goes both ways.
+L{HandOver} asks for what was kept, L{Forget} ends a run, L{Free} a value that was broadcast. Up the result pipe:
+L{Hello} once, then one of L{Done} and L{Failed} for each task, in the order in which they were sent, and one L{Parts}
+for each L{HandOver}. The pool's initializer, which is defined as a run of its own, is answered with a L{Done}, too.
+L{Release} goes both ways.
 """
 
 from __future__ import annotations
@@ -187,6 +188,16 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Free:
+    """
+    Nobody needs these values any more that were broadcast, see L{txmapreduce._broadcast}.
+    """
+
+    tokens: tuple[str, ...]
+    buffers: tuple[Buffer, ...] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """
     What a task says on the side. Not a message: a buffer of L{Done}, since it can be long.
@@ -242,7 +253,7 @@ def cut(buffers: Sequence[Buffer], lengths: Sequence[int]) -> list[Sequence[Buff
     return parts
 
 
-Message = Hello | Surroundings | Define | Map | Fold | HandOver | Forget | Done | Failed | Parts | Release
+Message = Hello | Surroundings | Define | Map | Fold | HandOver | Forget | Done | Failed | Parts | Release | Free
 
 KINDS: tuple[type[Message], ...] = (
     Hello,
@@ -256,5 +267,6 @@ KINDS: tuple[type[Message], ...] = (
     Failed,
     Parts,
     Release,
+    Free,
 )
 """A message's kind in the header is its place in here."""

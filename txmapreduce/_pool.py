@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from ._lending import Lending
 from ._memory import MemoryWatch
 from ._messages import VERSION, Define, Done, Failed, Forget, Hello, Message, Surroundings
 from ._process import Child, Death
@@ -55,6 +56,7 @@ class Pool:
         self._clients: dict[int, Client] = {}
         self._runs = SETUP_RUN
         self._starts = Starts(reactor, self.dispatch)
+        self.lending = Lending(reactor)
         self._idle_check: Any = None
         self._closing = False
         self._closed: list[Deferred[None]] = []

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ._arena import Arena, join, return_free_memory
+from ._broadcast import forget
 from ._codec import Codec
 from ._failures import class_names, error_text, traceback_text
 from ._frames import Decoder, encode
@@ -36,6 +37,7 @@ from ._messages import (
     Failed,
     Fold,
     Forget,
+    Free,
     HandOver,
     Hello,
     Map,
@@ -56,7 +58,7 @@ __all__ = ["SETUP_RUN", "main"]
 SETUP_RUN = 0
 """The run number under which the pool's initializer is defined."""
 
-_DOWN = (Surroundings, Define, Map, Fold, HandOver, Forget, Release)
+_DOWN = (Surroundings, Define, Map, Fold, HandOver, Forget, Release, Free)
 _IOVECS = 512
 _MUCH = 10_000
 """Entries in a result from which on the system gets back the memory that it took to make: some milliseconds of work."""
@@ -151,6 +153,9 @@ class Worker:
             self._arena.give_back(message.blocks)
         elif isinstance(message, Surroundings):
             take_over(message.buffers[0])
+        elif isinstance(message, Free):
+            forget(message.tokens)
+            self._gave_much = True
 
     def _define(self, message: Define) -> None:
         if message.run == SETUP_RUN:

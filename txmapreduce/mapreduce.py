@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._aggregate import Aggregate
+from ._sides import Sides
 from ._tasks import EMPTY
 from .errors import BadInput
 from .inputs import is_async, records_of
@@ -281,6 +282,10 @@ def _begin(
 def _input(reactor: Any, job: Job, data: Any) -> Input:
     from ._feeds import Records, Refused, Splits
 
+    if isinstance(data, Sides):
+        from ._sides_input import SidesInput
+
+        return SidesInput(data, job.policy, lambda part: _input(reactor, job, part))
     if hasattr(data, "splits"):
         return Splits(data, job.policy.blocksize)
     if is_async(data):

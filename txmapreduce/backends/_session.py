@@ -15,7 +15,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from .._codec import Buffer, Codec
+from .._broadcast import LocalCodec
+from .._codec import Buffer
 from .._events import Attempt, FoldAttempt, Handle, Lost, MapAttempt, Outcome, Secured, Started, Unable
 from .._messages import Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report, cut
 from .._plain import loads as load_plain
@@ -51,7 +52,7 @@ class ProcessSession:
     ) -> None:
         self.workers = workers
         self.waiting: deque[Ticket] = deque()
-        self._codec = Codec("coordinator")  # in another run of the same job each class has the same token
+        self._codec = LocalCodec("coordinator")  # in another run of the same job each class has the same token
         self._codec.encode_program(program, functions)
         self._program = program
         self._nparts = workers if by_key(program.aggregate) and not program.aggregate.ordered else 1
@@ -142,6 +143,7 @@ class ProcessSession:
             self._later(self._fail, ticket, AttemptFailed(error))
             return []
         self._pool.surround(slot, self._surroundings)
+        self._pool.lending.lent(slot.child, self._codec.used)
         sent = slot.defined.get(self.run, 0)
         slot.defined[self.run] = len(blobs := self._codec.definitions)
         return [*(Define(self.run, n, (blobs[n],)) for n in range(sent, len(blobs))), task]

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 
-from .._codec import Codec
+from .._broadcast import LocalCodec
 from .._pool import Pool
 from .._slots import Settings
 from .._tasks import Program
@@ -103,7 +103,7 @@ class Processes(Service):
         self._settings = Settings(
             max_workers=self.max_workers,
             min_workers=min_workers,
-            setup=None if initializer is None else _encoded_initializer(initializer, tuple(initargs)),
+            setup=None if initializer is None else self._encoded_initializer(initializer, tuple(initargs)),
             max_tasks_per_child=max_tasks_per_child,
             env={**threads, **(env or {})},
             idle_timeout=idle_timeout,
@@ -113,6 +113,13 @@ class Processes(Service):
         self._pool: Pool | None = None
         self._closed = False
         self._trigger: Any = None
+
+    def _encoded_initializer(self, initializer: Callable[..., object], arguments: tuple[Any, ...]) -> bytes:
+        codec = LocalCodec()
+        codec.encode_program((initializer, arguments), {"initializer": initializer, "initargs": arguments})
+        self._used = codec.used  # the blob refers to it
+        (blob,) = codec.definitions
+        return blob
 
     def open(self, program: Program, functions: Mapping[str, Any], listener: Listener) -> ProcessSession:
         """
@@ -192,13 +199,6 @@ def _with_environment(settings: Settings) -> Settings:
     C{settings} with the whole environment of the workers, as it is when the pool starts.
     """
     return replace(settings, env={**os.environ, **settings.env})
-
-
-def _encoded_initializer(initializer: Callable[..., object], arguments: tuple[Any, ...]) -> bytes:
-    codec = Codec()
-    codec.encode_program((initializer, arguments), {"initializer": initializer, "initargs": arguments})
-    (blob,) = codec.definitions
-    return blob
 
 
 _default: weakref.WeakKeyDictionary[Any, Processes] = weakref.WeakKeyDictionary()
