@@ -86,6 +86,7 @@ AROUND = ["progress", "web", "service", "cli", "testing"]
 """These alone may import the package itself, which shows everything else."""
 
 PUBLIC = [
+    "Broadcast",
     "Inline",
     "MapReduce",
     "PartFiles",

@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import aggregates, errors
-    from ._broadcast import broadcast
+    from ._broadcast import Broadcast, broadcast
     from ._context import current_task
     from .backends.inline import Inline
     from .backends.processes import Processes, close_default_pool
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Broadcast",
     "Inline",
     "MapReduce",
     "PartFiles",
@@ -76,6 +77,7 @@ __all__ = [
 ]
 
 _PLACES = {
+    "Broadcast": "_broadcast",
     "Inline": "backends.inline",
     "MapReduce": "mapreduce",
     "PartFiles": "outputs",

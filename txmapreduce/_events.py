@@ -54,6 +54,7 @@ class MapAttempt:
     @ivar chunksize: records per chunk; 0: all that a split has.
     @ivar hold: the worker may keep what it folds, and go on with it.
     @ivar alone: nothing else of the run is under way, and it goes to a fresh worker: it ran out of memory before.
+    @ivar backup: another attempt at the same chunks runs already, so this one waits behind no other.
     """
 
     id: int
@@ -64,6 +65,7 @@ class MapAttempt:
     chunksize: int
     hold: bool
     alone: bool = False
+    backup: bool = False
 
 
 @dataclass(frozen=True)
