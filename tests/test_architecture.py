@@ -24,6 +24,8 @@ LADDER = [
     ["aggregates"],
     ["_reading"],
     ["inputs"],
+    ["_formats"],
+    ["outputs"],
     ["_loading"],
     ["_byvalue"],
     ["_blame"],
@@ -64,7 +66,7 @@ LADDER = [
     ["_plan"],
     ["_assembly"],
     ["_identity", "_journal"],
-    ["_checkpoint"],
+    ["_checkpoint", "_finishing"],
     ["_coordinator"],
     ["_async_input"],
     ["mapreduce"],
@@ -84,8 +86,10 @@ AROUND = ["progress", "web", "service", "cli", "testing"]
 """These alone may import the package itself, which shows everything else."""
 
 PUBLIC = [
+    "Broadcast",
     "Inline",
     "MapReduce",
+    "PartFiles",
     "Policy",
     "Processes",
     "TextFiles",

@@ -89,7 +89,9 @@ class Task(Ticket):
     """
 
     def __init__(self, attempt: Attempt, client: Client, chunk: Chunk) -> None:
-        super().__init__(attempt.id, client, fresh=isinstance(attempt, MapAttempt) and attempt.alone)
+        super().__init__(attempt.id, client)
+        if isinstance(attempt, MapAttempt):
+            self.fresh, self.first = attempt.alone, attempt.backup
         self.attempt = attempt
         self.chunk = chunk
         self.done: Deferred[Outcome] = Deferred()
