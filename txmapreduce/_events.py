@@ -25,6 +25,7 @@ class Plan:
     @ivar streams: results are taken one after the other, and reading waits for that.
     @ivar in_order: results are delivered in input order, else as they come.
     @ivar speculate: attempts that take unusually long may have a backup.
+    @ivar partitioned: whether the last fold takes place partition by partition; C{None}: where there are many keys.
     @ivar buffersize: how many chunks may have been read whose results are not there yet (or, of a stream, not taken).
     """
 
@@ -42,6 +43,7 @@ class Plan:
     timeout: float | None = None
     max_bad_records: int | None = None
     speculate: bool = False
+    partitioned: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -335,7 +335,10 @@ class Schedule:
         outcomes = self._partials.all()
         inputs = tuple(outcome.handle for outcome in outcomes)
         cuts = {outcome.nparts for outcome in outcomes}
-        many = len(cuts) == 1 and cuts != {1} and sum(outcome.size for outcome in outcomes) > MANY_KEYS
+        many = self.plan.partitioned
+        if many is None:
+            many = sum(outcome.size for outcome in outcomes) > MANY_KEYS
+        many = many and len(cuts) == 1 and cuts != {1}
         parts = range(cuts.pop()) if many else [None]
         attempts = [FoldAttempt(self._new_id(), 1, inputs, partition, True) for partition in parts]
         self._last = Last(attempt.id for attempt in attempts)

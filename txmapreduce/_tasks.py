@@ -24,6 +24,7 @@ from ._mapping import Progress, all_values, good_values
 from ._messages import NO_CHUNK, Report
 from ._shuffle import Partition, by_key, split
 from .inputs import Split
+from .outputs import Draft
 
 __all__ = ["EMPTY", "STAYS", "MapTask", "Outcome", "Program", "Reduce", "Runner", "TaskError"]
 
@@ -79,8 +80,11 @@ class Program:
     What a worker has to know to run the tasks of one job.
 
     @ivar pairs: the mapper gives C{(key, value)} pairs, which are flattened.
+    @ivar collects: the values are not reduced: the result is their list.
     @ivar plain_maps: what a map task gives is a part of the result, and goes as plain data.
     @ivar plain_result: what the last fold gives goes as plain data.
+    @ivar draft: where the records of the result are written, by the tasks that make them. What comes back is a list of
+        receipts then.
     @ivar task_timeout: how many seconds a task may take, where that is limited.
     @ivar isolate: hold nothing from task to task, because the run may go on after a task that failed midway.
     """
@@ -90,19 +94,22 @@ class Program:
     flat: bool = False
     batched: bool = False
     pairs: bool = False
+    collects: bool = False
     skip_bad: bool = False
     isolate: bool = False
     seed: int | None = None
     task_timeout: float | None = None
     plain_maps: bool = False
     plain_result: bool = False
+    draft: Draft | None = None
 
 
 @dataclass(frozen=True)
 class MapTask:
     """
     The part of a map task that a runner needs: C{count} chunks of C{chunksize} records (the last may have fewer)
-    starting with chunk number C{first}; or, for a split, one chunk.
+    starting with chunk number C{first}; or, for a split, one chunk. C{id}: a number that no other attempt of the run
+    has.
     """
 
     attempt: int
@@ -110,6 +117,7 @@ class MapTask:
     count: int
     chunksize: int
     hold: bool
+    id: int = 0
 
 
 @dataclass
@@ -175,7 +183,12 @@ class Runner:
         _context.enter(context)
         begun = time.perf_counter()
         try:
-            partial = self._fold_chunks(task, source, hold, progress, skipped)
+            if self.program.draft is not None and self.program.collects:
+                partial = self._write(self._values(task, source, progress, skipped), task.id)
+            else:
+                partial = self._fold_chunks(task, source, hold, progress, skipped)
+        except TaskError:
+            raise
         except BaseException as error:
             self._held.clear()  # the failed task may have left half of its values in there
             raise TaskError(context.index, progress.position, "map") from error
@@ -207,15 +220,38 @@ class Runner:
         progress: Progress,
         skipped: list[tuple[int, str]],
     ) -> Any:
-        aggregate, context, note = self.program.aggregate, self._context, self._note
+        aggregate = self.program.aggregate
         acc = self._held.pop() if hold and self._held else aggregate.zero()
-        values, chunks = self._plan(task, source)
-        for index, records in chunks:
-            context.index = note[0] = index
-            acc = aggregate.add_many(acc, values(progress.begin(records), progress, skipped))
+        for values in self._values(task, source, progress, skipped):
+            acc = aggregate.add_many(acc, values)
         if hold:
             self._held.append(acc)
         return acc
+
+    def _values(
+        self, task: MapTask, source: Sequence[Any] | Split, progress: Progress, skipped: list[tuple[int, str]]
+    ) -> Iterator[Iterable[Any]]:
+        """
+        The mapped values, some at a time.
+        """
+        context, note = self._context, self._note
+        values, chunks = self._plan(task, source)
+        for index, records in chunks:
+            context.index = note[0] = index
+            yield values(progress.begin(records), progress, skipped)
+
+    def _write(self, records: Iterable[Iterable[Any]], id: int) -> list[Any]:
+        """
+        Have records written as one part of the output, by attempt C{id}. The receipt for it, in a list.
+        """
+        assert self.program.draft is not None
+        watched = _Watched(records)
+        try:
+            return [self.program.draft.write(iter(watched), id)]
+        except BaseException as error:
+            if error is watched.error:
+                raise
+            raise TaskError(self._context.index, NO_CHUNK, "write") from error
 
     def _plan(
         self, task: MapTask, source: Sequence[Any] | Split
@@ -241,10 +277,10 @@ class Runner:
             return functools.partial(good_values, program.mapper, batched, flatten)
         return functools.partial(all_values, program.mapper, batched, flatten)
 
-    def fold(self, partials: Iterable[Any], finish: bool, attempt: int = 1, own: bool = False) -> Any:
+    def fold(self, partials: Iterable[Any], finish: bool, attempt: int = 1, own: bool = False, id: int = 0) -> Any:
         """
-        Merge partials in the order given, and C{finish} what comes of it when they are all. C{own}: add to the part
-        that L{hand_over} left here.
+        Merge partials in the order given, and C{finish} what comes of it when they are all: where there is an output,
+        that is written. C{own}: add to the part that L{hand_over} left here.
 
         @raise TaskError: the user's code raised, or exited.
         """
@@ -260,11 +296,24 @@ class Runner:
                 acc = aggregate.zero()
             if not finish:
                 return acc
-            return acc.update(aggregate.finish) if isinstance(acc, Partition) else aggregate.finish(acc)
+            result = acc.update(aggregate.finish) if isinstance(acc, Partition) else aggregate.finish(acc)
+            if self.program.draft is None or result is EMPTY:
+                return result
+            return self._write([self._records(result)], id)
+        except TaskError:
+            raise
         except BaseException as error:
             raise TaskError(NO_CHUNK, NO_CHUNK, "fold") from error
         finally:
             _context.leave()
+
+    def _records(self, result: Any) -> Iterable[Any]:
+        """
+        The records of a result: its items by key, all that a reducer yields, or the one value.
+        """
+        if not self.program.pairs:
+            return [result]
+        return result if isinstance(result, list) else result.items()
 
     def _merge(self, acc: Any, partial: Any) -> Any:
         """
@@ -296,6 +345,24 @@ class Runner:
         An accumulator in C{npartitions} parts. Only those by key can be cut; others are asked for in one.
         """
         return split(acc, npartitions) if by_key(self.program.aggregate) else [acc]
+
+
+class _Watched:
+    """
+    Records on their way to the output, and what was raised when they were made.
+    """
+
+    def __init__(self, records: Iterable[Iterable[Any]]) -> None:
+        self._records = records
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for some in self._records:
+                yield from some
+        except BaseException as error:
+            self.error = error
+            raise
 
 
 def _chunks(task: MapTask, records: Sequence[Any]) -> Iterable[tuple[int, Sequence[Any]]]:

@@ -194,7 +194,9 @@ class Worker:
         try:
             runner = run.ready()
             source = _loaded(codec, message)
-            task = MapTask(message.attempt, message.first, message.count, message.chunksize, message.hold)
+            task = MapTask(
+                message.attempt, message.first, message.count, message.chunksize, message.hold, message.task
+            )
             outcome = runner.map(task, source)
             del source
             dump = dump_plain if runner.program.plain_maps else codec.dumps
@@ -231,7 +233,7 @@ class Worker:
         try:
             runner = run.ready()
             partials = (codec.loads(part) for part in cut(message.buffers, message.lengths))
-            result = runner.fold(partials, message.finish, message.attempt, message.kept)
+            result = runner.fold(partials, message.finish, message.attempt, message.kept, message.task)
             parts = list(pieces(result)) if message.finish else runner.parts(result, message.npartitions)
             size = sum(map(_size, parts))
             dump = dump_plain if message.finish and runner.program.plain_result else codec.dumps

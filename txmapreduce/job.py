@@ -182,6 +182,13 @@ class Job:
         return self.reduce is None and self.reduce_by_key is None and self.reducer is None
 
     @property
+    def by_key(self) -> bool:
+        """
+        Whether the mapper gives C{(key, value)} pairs.
+        """
+        return self.reduce_by_key is not None or self.reducer is not None
+
+    @property
     def title(self) -> str:
         """
         What messages call the job.
@@ -197,11 +204,12 @@ class Job:
             aggregate=self._aggregate(),
             flat=self.flat,
             batched=self.batched,
-            pairs=self.reduce_by_key is not None or self.reducer is not None,
+            pairs=self.by_key,
             skip_bad=self.policy.bad_records == "skip",
             isolate=bool(self.policy.retry_exceptions),
             seed=self.policy.seed,
             task_timeout=self.policy.task_timeout,
+            collects=self.collects,
             plain_maps=self.policy.trust == "data" and self.collects,
             plain_result=self.policy.trust == "data",
         )
