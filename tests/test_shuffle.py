@@ -40,6 +40,8 @@ atoms = (
     | st.datetimes()
 )
 keys = st.recursive(atoms, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=5)
+texts = st.text() | st.text(st.sampled_from("a\ud800"))
+tables = st.dictionaries(keys, st.integers()) | st.dictionaries(texts, st.integers())
 
 PRINTS = """
 import json
@@ -95,7 +97,7 @@ class PartitionTests(SynchronousTestCase):
             self.assertEqual(len(sizes), 8)
             self.assertLess(max(sizes.values()), 1500)
 
-    @given(st.dictionaries(keys, st.integers()), st.integers(1, 9))
+    @given(tables, st.integers(1, 9))
     def test_split(self, table: dict[Any, int], npartitions: int) -> None:
         """
         A table is split by the partition of its keys, and put together again.
@@ -106,7 +108,7 @@ class PartitionTests(SynchronousTestCase):
             self.assertEqual({partition_of(key, npartitions) for key, _ in part.items()} - {number}, set())
         self.assertEqual(functools.reduce(join, parts, None), table)
 
-    @given(st.dictionaries(keys, st.integers()), st.dictionaries(keys, st.integers()), st.integers(2, 9))
+    @given(tables, tables, st.integers(2, 9))
     def test_buckets(self, one: dict[Any, int], other: dict[Any, int], npartitions: int) -> None:
         """
         Partitions that were sent are merged bucket by bucket: equal keys meet, and no key is lost.
