@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from txmapreduce import Inline, MapReduce, PartFiles, Processes
+from txmapreduce import Inline, MapReduce, PartFiles, Processes, WholeFiles
 
 
-def postings(path: str) -> Iterator[tuple[str, tuple[str, int]]]:
+def postings(file: tuple[str, str]) -> Iterator[tuple[str, tuple[str, int]]]:
     """
     The words of a file, each with the file and how often it is there.
     """
-    text = Path(path).read_text("utf-8", errors="replace")
+    path, text = file
     for word, count in Counter(re.findall(r"[a-z]+", text.lower())).items():
         yield word, (path, count)
 
@@ -41,9 +41,9 @@ def main() -> None:
     args = parser.parse_args()
 
     job = MapReduce(postings, reducer=entry)
-    paths = map(str, args.files or standard_library())
+    files = WholeFiles(args.files or standard_library(), encoding="utf-8", errors="replace")
     backend = Inline() if args.workers == 0 else Processes(args.workers)
-    written = job.run_sync(paths, backend=backend, output=PartFiles(args.folder))
+    written = job.run_sync(files, backend=backend, output=PartFiles(args.folder))
     print(f"{written.records:,} words in {len(written.parts)} files in {written.folder}")
 
 
