@@ -14,9 +14,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import TOP, python
+from tests.support import python
 
-EXAMPLES = TOP / "examples"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 WORKERS = ("0", "2")
 
 
