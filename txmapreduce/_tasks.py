@@ -16,10 +16,11 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from . import _context
 from ._aggregate import Aggregate
+from ._careful import marker, piece
 from ._mapping import Progress, all_values, good_values
 from ._messages import NO_CHUNK, Report
 from ._shuffle import Partition, by_key, split
@@ -109,7 +110,7 @@ class MapTask:
     """
     The part of a map task that a runner needs: C{count} chunks of C{chunksize} records (the last may have fewer)
     starting with chunk number C{first}; or, for a split, one chunk. C{id}: a number that no other attempt of the run
-    has.
+    has. C{careful}: each record is noted down. C{start}, C{stop}: of the one chunk, only these (-1: to the end).
     """
 
     attempt: int
@@ -118,6 +119,9 @@ class MapTask:
     chunksize: int
     hold: bool
     id: int = 0
+    careful: bool = False
+    start: int = 0
+    stop: int = -1
 
 
 @dataclass
@@ -146,15 +150,6 @@ class TaskError(Exception):
         self.stage = stage
 
 
-class Note(Protocol):
-    """
-    Where a worker writes down what it is doing, for the coordinator to read after the worker's death: place 0 is the
-    number of the chunk.
-    """
-
-    def __setitem__(self, place: int, number: int, /) -> None: ...
-
-
 _Values = Callable[[Iterator[Any], Progress, list[tuple[int, str]]], Iterable[Any]]
 
 
@@ -163,9 +158,13 @@ class Runner:
     Executes the tasks of one program in this process.
     """
 
-    def __init__(self, program: Program, note: Note | None = None) -> None:
+    def __init__(self, program: Program, note: memoryview | None = None) -> None:
+        """
+        @param note: where to write down what is done, for the coordinator to read after the worker's death, as numbers:
+            number 0 is that of the chunk. See L{txmapreduce._careful}.
+        """
         self.program = program
-        self._note: Note = [0] if note is None else note
+        self._note = memoryview(bytearray(8)).cast("q") if note is None else note
         self._context = _context.Task(program.seed)
         self._held: list[Any] = []  # the accumulator that is kept from task to task, if there is one
         self._own: list[Any] = []  # the part of it that stays for the last fold
@@ -176,7 +175,7 @@ class Runner:
 
         @raise TaskError: the user's code raised, or exited.
         """
-        context, progress = self._context, Progress()
+        context, progress = self._context, Progress(task.start, marker(self._note) if task.careful else None)
         hold = task.hold and not self.program.isolate
         skipped: list[tuple[int, str]] = []
         context.begin(task.first, task.attempt)
@@ -236,6 +235,8 @@ class Runner:
         """
         context, note = self._context, self._note
         values, chunks = self._plan(task, source)
+        if task.careful:
+            chunks = piece(task.start, task.stop, chunks)
         for index, records in chunks:
             context.index = note[0] = index
             yield values(progress.begin(records), progress, skipped)

@@ -29,7 +29,7 @@ from .._tasks import Program
 from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, WorkerDied
 from . import AttemptFailed, Chunk, Listener
 from ._handles import Deadlines, Partial, Task, answer_of, failure_of, fold_message, map_message
-from ._problems import check_size, died
+from ._problems import broken, check_size
 
 __all__ = ["ProcessSession"]
 
@@ -195,11 +195,7 @@ class ProcessSession:
         The child died while it ran the ticket.
         """
         assert isinstance(ticket, Task)
-        chunk = None
-        if isinstance(ticket.attempt, MapAttempt):
-            chunk = ticket.attempt.first if slot.child.chunk is None else slot.child.chunk
-        error = ticket.reason or died(ticket.attempt, chunk, death)
-        self._fail(ticket, AttemptFailed(error, retry=True, chunk=chunk, out_of_memory=bool(death.out_of_memory)))
+        self._fail(ticket, broken(ticket.attempt, ticket.reason, slot.child, death))
 
     def vanished(self, slot: Slot) -> None:
         """
