@@ -18,7 +18,9 @@ from twisted.logger import Logger
 from .._broadcast import LocalCodec
 from .._codec import Buffer
 from .._events import Attempt, FoldAttempt, Handle, Lost, MapAttempt, Outcome, Secured, Started, Unable
-from .._messages import Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report, cut
+from .._folder import SpillFolder
+from .._folding import is_cut
+from .._messages import Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report, Spills, cut
 from .._plain import loads as load_plain
 from .._pool import Pool
 from .._process import Death
@@ -28,7 +30,7 @@ from .._surroundings import surroundings
 from .._tasks import Program
 from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, WorkerDied
 from . import AttemptFailed, Chunk, Listener
-from ._handles import Deadlines, Partial, Task, answer_of, failure_of, fold_message, map_message
+from ._handles import Deadlines, Partial, Task, answer_of, failure_of, fold_message, map_message, with_spill
 from ._problems import check_size, died
 
 __all__ = ["ProcessSession"]
@@ -53,9 +55,12 @@ class ProcessSession:
         self.workers = workers
         self.waiting: deque[Ticket] = deque()
         self._codec = LocalCodec("coordinator")  # in another run of the same job each class has the same token
+        self._folder = SpillFolder(reactor, program.spill and program.spill.folder, listener)
+        program = with_spill(program, self._folder.path, workers, pool.memory_limit)
         self._codec.encode_program(program, functions)
         self._program = program
-        self._nparts = workers if by_key(program.aggregate) and not program.aggregate.ordered else 1
+        self._nparts = workers if by_key(program.aggregate) else 1  # partitions of a last fold
+        self._cuts = self._nparts if is_cut(program.aggregate) else 1  # parts of what children hand over
         self._surroundings = surroundings()
         self._reactor = reactor
         self._pool = pool
@@ -126,7 +131,7 @@ class ProcessSession:
         self._tasks.clear()
         self._deadlines.close()
         self._pool.leave(self)
-        return succeed(None)
+        return self._folder.remove()
 
     # What the pool asks
 
@@ -155,7 +160,7 @@ class ProcessSession:
 
     def _fold(self, ticket: Task, attempt: FoldAttempt) -> Fold:
         parts = list(self._parts(ticket, attempt))
-        return fold_message(self.run, attempt, self._nparts, ticket.place is not None, parts)
+        return fold_message(self.run, attempt, self._cuts, self._nparts, ticket.place is not None, parts)
 
     def _parts(self, task: Task, attempt: FoldAttempt) -> Iterator[Sequence[Buffer]]:
         """
@@ -163,7 +168,8 @@ class ProcessSession:
         """
         for handle in attempt.inputs:
             assert isinstance(handle, Partial) and handle.parts is not None
-            for part in handle.parts if attempt.partition is None else [handle.parts[attempt.partition]]:
+            whole = attempt.partition is None or len(handle.parts) == 1
+            for part in handle.parts if whole else [handle.parts[attempt.partition or 0]]:
                 assert part or handle.slot is task.place
                 if part:
                     yield part
@@ -180,9 +186,11 @@ class ProcessSession:
         """
         if isinstance(message, Parts):
             self._handed_over(slot, message)
+        elif isinstance(message, Spills):
+            self._folder.make()
         elif isinstance(message, Done):
             task = self._tasks.get(message.task)
-            report, parts = answer_of(message, task, self._program, self._nparts)
+            report, parts = answer_of(message, task, self._program, self._cuts)
             self._pool.answered(slot, message.task)
             if task is not None:
                 self._done(slot, task, message, report, parts)
@@ -259,7 +267,7 @@ class ProcessSession:
                 secure=secure,
                 records=message.records,
                 size=message.size,
-                nparts=self._nparts if message.held else len(message.lengths),
+                nparts=self._nparts,
                 nbytes=max(task.nbytes, sum(map(len, message.buffers))),
                 seconds=message.seconds,
                 counters=report.counters,
@@ -321,7 +329,7 @@ class ProcessSession:
             largest = max(holders, key=lambda partial: partial.size)
             self._ask(largest, 1, 0)
             task.place = largest.slot
-        elif attempt.partition is not None:
+        elif attempt.partition is not None and self._cuts > 1:
             if attempt.partition == 0:  # this one decides for all of them, which are submitted one after the other
                 self._places = {n: partial.slot for n, partial in enumerate(holders[: self._nparts])}
                 for n, partial in enumerate(holders[: self._nparts]):
@@ -335,7 +343,7 @@ class ProcessSession:
         if partial not in self._awaited:
             assert partial.slot is not None
             self._awaited[partial] = []
-            partial.asked = (npartitions or self._nparts, keep)
+            partial.asked = (npartitions or self._cuts, keep)
             partial.slot.child.send(HandOver(self.run, *partial.asked))
             self._deadlines.begin(partial)
         return self._awaited[partial]
