@@ -8,6 +8,7 @@ import enum
 import functools
 import operator
 import random
+import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -409,3 +410,8 @@ class FailsToMergeOnce:
 
 def only_length(batch: list[Any]) -> list[int]:
     return [len(batch)]
+
+
+def slow_square(x: int) -> int:
+    time.sleep(0.002)
+    return x * x

@@ -32,8 +32,8 @@ from itertools import islice
 from typing import Any
 from unittest.mock import patch
 
+from txmapreduce import _backups, _partials
 from txmapreduce import _events as events
-from txmapreduce import _partials
 from txmapreduce._events import Attempt, Event, FoldAttempt, Instruction, MapAttempt, Outcome, Plan
 from txmapreduce._schedule import Schedule
 from txmapreduce._shuffle import ByKey, by_key, pieces
@@ -751,6 +751,7 @@ class Simulation:
         self._lots: dict[int, tuple[int, Any]] = {}
         self._most = 0
         self._open: dict[int, Attempt] = {}
+        self.backups = 0
         self._losers: set[int] = set()
         self._ids: set[int] = set()
         self._started: set[int] = set()
@@ -772,7 +773,7 @@ class Simulation:
         @raise Wrong: it did not do what it had to. The text is the whole story.
         """
         try:
-            with patch.object(_partials, "FAN_IN", self.setting.fan_in):
+            with patch.object(_partials, "FAN_IN", self.setting.fan_in), patch.object(_backups, "LEAST", 0.02):
                 self._go()
         except Exception as error:
             raise Wrong(f"{type(error).__name__}: {error}\n{self.told()}") from error
@@ -917,6 +918,7 @@ class Simulation:
         source = None
         if isinstance(attempt, MapAttempt):
             self.need(self._maps() <= 2 * self.schedule.workers, "more maps than the workers can do with")
+            self.backups += attempt.backup
             alone = any(getattr(other, "alone", False) for other in self._open.values())
             self.need(not alone or self._maps() == 1, "what ran out of memory is not alone")
             first, source = self._lots[attempt.lot]
@@ -999,7 +1001,8 @@ class Simulation:
         self.need(0 <= schedule.tally.chunks <= len(self._chunks), "chunks counted twice")
         self._most = max(self._most, schedule.workers)
         if plan.streams and plan.buffersize is None:
-            tasks = self._unfinished + self._maps()
+            mapped = {attempt.first for attempt in self._open.values() if isinstance(attempt, MapAttempt)}
+            tasks = self._unfinished + len(mapped)  # a backup is of the same chunks
             self.need(tasks <= 4 * self._most + self._pieces, f"{tasks} tasks ahead of the reader")
 
     def _check_partial(self, value: Any) -> None:
@@ -1105,6 +1108,7 @@ def batch(seeds: range) -> tuple[int, list[str], Counter[str]]:
         total += simulation.events
         kinds[simulation.setting.kind] += 1
         kinds["ends in: " + (simulation.setting.trouble or "success")] += 1
+        kinds["with backups"] += simulation.backups > 0
     return total, wrong, kinds
 
 

@@ -20,10 +20,14 @@ PACKAGE = Path(txmapreduce.__file__).parent
 LADDER = [
     ["errors"],
     ["_context"],
+    ["_partition"],
+    ["_ordering"],
     ["_aggregate"],
     ["aggregates"],
     ["_reading"],
     ["inputs"],
+    ["_formats"],
+    ["outputs"],
     ["_loading"],
     ["_byvalue"],
     ["_blame"],
@@ -34,8 +38,6 @@ LADDER = [
     ["_headers"],
     ["_messages"],
     ["_frames"],
-    ["_partition"],
-    ["_ordering"],
     ["_shuffle"],
     ["_grouping"],
     ["_runs"],
@@ -72,7 +74,7 @@ LADDER = [
     ["_plan"],
     ["_assembly"],
     ["_identity", "_journal"],
-    ["_checkpoint"],
+    ["_checkpoint", "_finishing"],
     ["_coordinator"],
     ["_async_input"],
     ["mapreduce"],
@@ -92,8 +94,10 @@ AROUND = ["progress", "web", "service", "cli", "testing"]
 """These alone may import the package itself, which shows everything else."""
 
 PUBLIC = [
+    "Broadcast",
     "Inline",
     "MapReduce",
+    "PartFiles",
     "Policy",
     "Processes",
     "TextFiles",

@@ -53,11 +53,12 @@ def mapping(
     lot: int | None = None,
     size: int = 1,
     alone: bool = False,
+    backup: bool = False,
 ) -> Submit:
     """
     What maps some chunks of values or of an ordered fold.
     """
-    return Submit(MapAttempt(id, attempt, first if lot is None else lot, first, count, size, False, alone))
+    return Submit(MapAttempt(id, attempt, first if lot is None else lot, first, count, size, False, alone, backup))
 
 
 def keeping(id: int, first: int) -> Submit:

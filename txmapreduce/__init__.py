@@ -10,6 +10,7 @@ The modules, each of which may import only those above it:
   - C{_context}: what a user's function can ask about its task
   - C{_aggregate}, C{aggregates}: L{Aggregate} and the ones that ship
   - C{_reading}, C{inputs}: iterables and text files, as records and splits
+  - C{_formats}, C{outputs}: part files, and other sinks
   - C{_loading}, C{_byvalue}, C{_blame}, C{_codec}: Python values and user functions to bytes and back
   - C{_broadcast}: read-only data that all tasks share
   - C{_sides}, C{_sides_input}, C{joins}: several inputs, brought together by key
@@ -29,7 +30,8 @@ The modules, each of which may import only those above it:
   - C{backends}: where tasks run: C{inline}, C{processes}
   - C{_feeds}, C{_async_input}: what a run reads from
   - C{_identity}, C{_journal}, C{_checkpoint}: what a run can go on from after its process was killed
-  - C{_plan}, C{_assembly}, C{_coordinator}: carry out the schedule's instructions, put the result together
+  - C{_plan}, C{_assembly}, C{_finishing}, C{_coordinator}: carry out the schedule's instructions, put the result or the
+    output together
   - C{mapreduce}: L{MapReduce}
   - C{progress}: a bar
   - C{_lines}, C{_stdin}, C{cli}: the command line
@@ -44,7 +46,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import aggregates, errors
-    from ._broadcast import broadcast
+    from ._broadcast import Broadcast, broadcast
     from ._context import current_task
     from .backends.inline import Inline
     from .backends.processes import Processes, close_default_pool
@@ -52,12 +54,15 @@ if TYPE_CHECKING:
     from .job import Policy
     from .joins import cogroup, join
     from .mapreduce import MapReduce
+    from .outputs import PartFiles
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Broadcast",
     "Inline",
     "MapReduce",
+    "PartFiles",
     "Policy",
     "Processes",
     "TextFiles",
@@ -72,8 +77,10 @@ __all__ = [
 ]
 
 _PLACES = {
+    "Broadcast": "_broadcast",
     "Inline": "backends.inline",
     "MapReduce": "mapreduce",
+    "PartFiles": "outputs",
     "Policy": "job",
     "Processes": "backends.processes",
     "TextFiles": "inputs",

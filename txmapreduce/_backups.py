@@ -26,7 +26,8 @@ _SAMPLE = 101
 
 class Backups:
     """
-    The times of a run's map attempts, and their twins.
+    The times of a run's attempts that run, and their twins. One that waits behind another has none yet, so it holds no
+    worker: where the one before it stands still, a backup of that helps both.
     """
 
     def __init__(self) -> None:
@@ -36,16 +37,24 @@ class Backups:
 
     def began(self, id: int, now: float) -> None:
         """
-        The attempt has been submitted, or begins to run: the later of the two counts.
+        The attempt begins to run. A backup does when it is submitted, since that is to a worker that is idle; whatever
+        is told later counts.
         """
         self._since[id] = now
+
+    @property
+    def running(self) -> int:
+        """
+        How many attempts run.
+        """
+        return len(self._since)
 
     def ended(self, id: int, now: float, well: bool) -> int | None:
         """
         The attempt has ended. Its twin, if there is one, has no twin any more.
         """
-        since = self._since.pop(id, now)
-        if well:
+        since = self._since.pop(id, None)
+        if well and since is not None:
             self._seconds.append(now - since)
         twin = self._twins.pop(id, None)
         if twin is not None:
@@ -75,9 +84,10 @@ class Backups:
 def may_repeat(running: Mapping[int, Attempt], charges: Counter[int], retries: int) -> Iterator[MapAttempt]:
     """
     The map attempts that may have a backup. That is an attempt like others: there are C{retries + 1} of a chunk in all.
+    What a worker keeps can't be taken back there, and what ran out of memory is to run alone.
     """
     for attempt in running.values():
-        if isinstance(attempt, MapAttempt):
+        if isinstance(attempt, MapAttempt) and not (attempt.hold or attempt.alone):
             chunks = range(attempt.first, attempt.first + attempt.count)
             if max(map(charges.__getitem__, chunks)) < retries:
                 yield attempt

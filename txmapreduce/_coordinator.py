@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
@@ -21,12 +21,14 @@ from ._assembly import SLICE, assemble
 from ._checkpoint import checkpointed
 from ._events import BadRecord, Event, Handle, Instruction, MapAttempt, Outcome, Progress
 from ._feeds import Input
-from ._plan import plan_of
+from ._finishing import Output
+from ._plan import plan_of, progress_of
 from ._schedule import Schedule
 from ._tasks import EMPTY
 from .backends import AttemptFailed, Backend, Chunk, Session
 from .errors import MapReduceError
 from .job import Job
+from .outputs import Draft, Sink
 
 __all__ = ["Coordinator"]
 
@@ -51,14 +53,23 @@ class Coordinator:
     """
 
     def __init__(
-        self, reactor: Any, job: Job, source: Input, backend: Backend, *, streams: bool = False, in_order: bool = True
+        self,
+        reactor: Any,
+        job: Job,
+        source: Input,
+        backend: Backend,
+        *,
+        streams: bool = False,
+        in_order: bool = True,
+        output: Sink | None = None,
     ) -> None:
         self._reactor = reactor
         self._job = job
         self._input = source
         self._backend = backend
         self._began = reactor.seconds()
-        self._plan = plan_of(job, source, streams, in_order)
+        self._output = None if output is None else Output(output, job)
+        self._plan = plan_of(job, source, streams, in_order, output is not None)
         self._schedule = Schedule(self._plan, self._began)
         self._session: Session | None = None
         self._lots: dict[int, _Lot] = {}
@@ -74,14 +85,26 @@ class Coordinator:
         self._tickets: dict[int, Deferred[Any]] = {}
         self._ended: tuple[Any] | None = None
         self._reader: Deferred[None] | None = None
-        self.result: Deferred[Any] = Deferred(lambda _: self.cancel())
+        self._closed: Deferred[Any] = Deferred()
+        self.result: Deferred[Any] = Deferred(self._cancelled).addCallback(lambda _: self._closed)
 
     def start(self) -> None:
         """
         Begin. Errors that show at once fail L{result}, too.
         """
+        if self._output is None:
+            self._open(None)
+        else:
+            maybeDeferred(self._output.begin).addCallback(self._open).addErrback(self._end)
+
+    def _open(self, draft: Draft | None) -> None:
+        if self._ended is not None:
+            return
+        program, functions = replace(self._job.program(), draft=draft), self._job.functions()
+        if self._output is not None:
+            functions["output"] = self._output.sink
         try:
-            session = self._backend.open(self._job.program(), self._job.functions(), self.post)
+            session = self._backend.open(program, functions, self.post)
             self._session = checkpointed(session, self._job, self._plan.splits)
         except MapReduceError:
             self._end(Failure())
@@ -95,6 +118,11 @@ class Coordinator:
         Stop the run: its work ends, L{result} fails with C{CancelledError}. Nothing happens when it is over already.
         """
         self._end(Failure(CancelledError("the run was cancelled")))
+
+    def _cancelled(self, result: Deferred[Any]) -> None:
+        self.cancel()
+        if not result.called:
+            result.callback(None)  # so that it waits until everything is closed, rather than fail at once
 
     # Events and instructions
 
@@ -260,7 +288,7 @@ class Coordinator:
             return succeed(self._arrived.popleft())
         if self._concluded is not None:
             self._end(None)
-        if self.result.called:  # only then is everything closed: the next run may need what this one had
+        if self._closed.called:  # not before: the next run may need what this one had
             return self.outcome()
         self._reader = Deferred()
         return self._reader.addCallback(lambda _: self.more())
@@ -282,23 +310,7 @@ class Coordinator:
         """
         How far it has come.
         """
-        schedule = self._schedule
-        return Progress(
-            chunks=schedule.tally.chunks,
-            total=self._input.length if self._plan.splits else schedule.chunks_total,
-            records=schedule.tally.records,
-            retried=schedule.retried,
-            skipped=len(schedule.tally.skipped),
-            seconds=self._reactor.seconds() - self._began,
-            fraction=self._fraction(),
-        )
-
-    def _fraction(self) -> float | None:
-        length = self._input.length
-        if length is None:
-            return None
-        done = self._schedule.tally.chunks if self._plan.splits else self._schedule.tally.records
-        return min(1.0, done / length) if length else 1.0
+        return progress_of(self._schedule, self._input, self._reactor.seconds() - self._began)
 
     @property
     def counters(self) -> Counter[tuple[str, str]]:
@@ -318,6 +330,8 @@ class Coordinator:
         """
         The result so far.
         """
+        if self._output is not None and not self._closed.called:
+            return succeed(None)  # nothing counts before everything does
         if self._ended is not None:
             return self.outcome()
         if self._plan.collects:
@@ -356,7 +370,7 @@ class Coordinator:
         tickets, self._tickets = self._tickets, {}
         for waiting in tickets.values():
             self.outcome().chainDeferred(waiting)
-        self._close().addBoth(self._fire)
+        self._close().addErrback(_not_closed).addCallback(lambda _: self._finish()).addBoth(self._fire)
 
     def _close(self) -> Deferred[Any]:
         try:
@@ -365,11 +379,18 @@ class Coordinator:
             _log.failure("the input could not be closed: {error}", error=error)
         return succeed(None) if self._session is None else maybeDeferred(self._session.close)
 
-    def _fire(self, closed: object) -> None:
-        if isinstance(closed, Failure):
-            _log.failure("the backend could not end the run", failure=closed)
+    def _finish(self) -> Any:
         assert self._ended is not None
         (value,) = self._ended
+        return value if self._output is None else self._output.end(value)
+
+    def _fire(self, value: Any) -> None:
+        self._ended = (value,)
+        self._closed.callback(value)
         if not self.result.called:
-            self.result.callback(value)
+            self.result.callback(None)
         self._tell_reader()
+
+
+def _not_closed(failure: Failure) -> None:
+    _log.failure("the backend could not end the run", failure=failure)

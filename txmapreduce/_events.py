@@ -25,6 +25,7 @@ class Plan:
     @ivar streams: results are taken one after the other, and reading waits for that.
     @ivar in_order: results are delivered in input order, else as they come.
     @ivar speculate: attempts that take unusually long may have a backup.
+    @ivar partitioned: whether the last fold takes place partition by partition; C{None}: where there are many keys.
     @ivar buffersize: how many chunks may have been read whose results are not there yet (or, of a stream, not taken).
     """
 
@@ -42,6 +43,7 @@ class Plan:
     timeout: float | None = None
     max_bad_records: int | None = None
     speculate: bool = False
+    partitioned: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class MapAttempt:
     @ivar chunksize: records per chunk; 0: all that a split has.
     @ivar hold: the worker may keep what it folds, and go on with it.
     @ivar alone: nothing else of the run is under way, and it goes to a fresh worker: it ran out of memory before.
+    @ivar backup: another attempt at the same chunks runs already, so this one waits behind no other.
     """
 
     id: int
@@ -62,6 +65,7 @@ class MapAttempt:
     chunksize: int
     hold: bool
     alone: bool = False
+    backup: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ _TRACEBACK = 100_000
 _STAGES = {
     "map": "the mapper raised in",
     "fold": "the reduce function raised in",
+    "write": "the output could not be written in",
     "load": "the worker could not load what it needs for",
     "result": "the worker could not send back the result of",
     "start": "the initializer raised before",

@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 
 from ._events import Unable
+from ._tasks import Program
 from .errors import SpillFailed
 
 __all__ = ["SpillFolder"]
@@ -37,11 +38,12 @@ class SpillFolder:
     @ivar path: where it is, or will be.
     """
 
-    def __init__(self, reactor: Any, parent: str | None, tell: Callable[[Unable], None]) -> None:
+    def __init__(self, reactor: Any, program: Program, tell: Callable[[Unable], None]) -> None:
         """
-        @param parent: the folder to make it in. Default: the system's folder for temporary files.
+        @param program: says in which folder to make it. Default: the system's folder for temporary files.
         @param tell: hears when it can't be made.
         """
+        parent = None if program.spill is None else program.spill.folder
         self._tell = tell
         parent = os.path.abspath(tempfile.gettempdir() if parent is None else parent)
         self.path = os.path.join(parent, f"txmapreduce-{os.getpid()}-{secrets.token_hex(8)}")

@@ -6,13 +6,15 @@ What is in files stays there until the last fold, which reads it as a stream: it
 
 from __future__ import annotations
 
+import copy
 import enum
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
 from ._aggregate import Aggregate
+from ._grouping import InOrder
 from ._merge import LongKey
 from ._ordering import HashOrder
 from ._partition import partition_of
@@ -20,7 +22,7 @@ from ._runs import Run
 from ._shuffle import SLICE, Items, Partition, Stream, by_key, join, split
 from ._spill import SMALL, Spilled, Store, merge_partition
 
-__all__ = ["EMPTY", "STAYS", "WHOLE", "Folder", "is_cut"]
+__all__ = ["EMPTY", "STAYS", "WHOLE", "Folder", "Reduce", "is_cut"]
 
 
 class Absent(enum.Enum):
@@ -35,16 +37,47 @@ class Absent(enum.Enum):
 EMPTY = Absent.EMPTY
 STAYS = Absent.STAYS
 
-_HASHES = HashOrder()
 WHOLE = (0, 1)
 """The one partition of one."""
+
+
+class Reduce(Aggregate):
+    """
+    C{functools.reduce(op, values)}, or C{functools.reduce(op, values, initial)} with C{initial} counted once, at the
+    end. C{op} has to be associative.
+    """
+
+    ordered = True
+
+    def __init__(self, op: Callable[[Any, Any], Any], initial: Any = EMPTY) -> None:
+        self.op = op
+        self.initial = initial
+
+    def zero(self) -> Any:
+        return EMPTY
+
+    def add(self, acc: Any, value: Any) -> Any:
+        return value if acc is EMPTY else self.op(acc, value)
+
+    def add_many(self, acc: Any, values: Iterable[Any]) -> Any:
+        values = iter(values)
+        if acc is EMPTY:
+            acc = next(values, EMPTY)
+        return functools.reduce(self.op, values, acc)
+
+    def merge(self, a: Any, b: Any) -> Any:
+        return a if b is EMPTY else self.add(a, b)
+
+    def finish(self, acc: Any) -> Any:
+        # A copy, since C{op} may change its first operand, and there may be another finish: of a partial, of a retry.
+        return acc if self.initial is EMPTY else self.merge(copy.deepcopy(self.initial), acc)
 
 
 def is_cut(aggregate: Aggregate) -> bool:
     """
     Whether partials are cut into partitions where they are made, since it is known there which key goes where.
     """
-    return by_key(aggregate) and isinstance(getattr(aggregate, "order", _HASHES), HashOrder)
+    return by_key(aggregate) and isinstance(aggregate.order, HashOrder)  # type: ignore[attr-defined]
 
 
 class Folder:
@@ -65,7 +98,7 @@ class Folder:
         Merge partials in the order given; of keys that were not cut into partitions yet, only those of C{partition}.
         """
         runs: dict[Run, None] = {}
-        acc = functools.reduce(self._merge, self._in_memory(partials, runs, partition), EMPTY)
+        acc: Any = functools.reduce(self._merge, self._in_memory(partials, runs, partition), EMPTY)
         if acc is EMPTY:
             acc = self._aggregate.zero()
         return Spilled(tuple(runs), acc, len(acc) + sum(run.entries for run in runs)) if runs else acc
@@ -78,11 +111,11 @@ class Folder:
         for partial in partials:
             if isinstance(partial, Spilled):
                 runs.update(dict.fromkeys(partial.runs))  # the parts of one partial have the same ones
-                partial = partial.table
+                if (partial := partial.table) is None:
+                    continue
             if npartitions > 1 and type(partial) is dict and not self.cuts_keys:
                 partial = {key: entry for key, entry in partial.items() if partition_of(key, npartitions) == number}
-            if partial is not None:
-                yield partial
+            yield partial
 
     def _merge(self, acc: Any, partial: Any) -> Any:
         """
@@ -128,11 +161,14 @@ class Folder:
         if self.cuts_keys and partition != WHOLE:
             return self._merged((), folded, partition)
         finish = self._aggregate.finish
+        if isinstance(self._aggregate, InOrder):
+            return finish(_as_dict(folded))
         return folded.update(finish) if isinstance(folded, Partition) else finish(folded)
 
     def _merged(self, runs: tuple[Run, ...], table: Any, partition: tuple[int, int]) -> Stream:
         batches = merge_partition(self._store, runs, _as_dict(table), self._aggregate, partition)
-        return Stream(_regrouped(chain.from_iterable(map(self._results, batches)), self._aggregate.finish({})))
+        nothing = self._aggregate.finish(self._aggregate.zero())
+        return Stream(_regrouped(chain.from_iterable(map(self._results, batches)), nothing))
 
     def _results(self, batch: dict[Any, Any] | LongKey) -> Iterator[Any]:
         if not isinstance(batch, LongKey):

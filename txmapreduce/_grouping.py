@@ -143,9 +143,9 @@ class _Reduced(_OneEach):
     L{ByKey}, whose values are reduced for each task, and what comes of that in input order.
     """
 
-    def __init__(self, aggregate: ByKey) -> None:
+    def __init__(self, aggregate: ByKey | ByKeyAggregate) -> None:
         super().__init__()
-        self.aggregate = aggregate
+        self.aggregate: Any = aggregate
         self.zero, self.add_many = aggregate.zero, aggregate.add_many
 
     def __reduce__(self) -> Any:
@@ -173,7 +173,7 @@ class _Aggregated(_Reduced):
         """
         The key and its value.
         """
-        aggregate = self.aggregate.aggregate  # type: ignore[attr-defined]
+        aggregate = self.aggregate.aggregate
         return [(key, aggregate.finish(functools.reduce(aggregate.merge, values, aggregate.zero())))]
 
 
@@ -200,7 +200,7 @@ def _bundled(parts: Iterable[Part], most: int) -> Iterator[Part]:
     """
     Neighbours with the same tag together, C{most} values or less.
     """
-    tag, bundle = -1, []
+    tag, bundle = -1, list[Any]()
     for part, values in parts:
         if bundle and (part != tag or len(bundle) + len(values) > most):
             yield tag, bundle
@@ -265,7 +265,7 @@ class InOrder(Aggregate):
         """
         A table with the values of each key combined, where that may be: what comes of them takes the first one's place.
         """
-        if self._combines:
+        if self._combines and isinstance(self.inner, Group):
             for key, entry in table.items():
                 first, *more = tagged(entry)
                 if more:

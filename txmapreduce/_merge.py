@@ -50,6 +50,7 @@ def merged(cursors: Sequence[Cursor], aggregate: Keyed) -> Iterator[dict[Any, An
             pieces = [cursor.take(bound) for cursor in live]
         table = aggregate.zero()
         for piece in filter(len, pieces):
+            piece.kind = type(table)
             table = aggregate.merge(table, piece)
         if table:
             yield table
@@ -78,6 +79,7 @@ def _straddling(
     else:
         for stream in streams:
             for piece in stream:
+                piece.kind = type(table)
                 table = aggregate.merge(table, piece)
     if table:
         yield table

@@ -265,7 +265,9 @@ def cut(buffers: Sequence[Buffer], lengths: Sequence[int]) -> list[Sequence[Buff
     return parts
 
 
-Message = Hello | Surroundings | Define | Map | Fold | HandOver | Forget | Done | Failed | Parts | Spills | Release | Free
+Message = (
+    Hello | Surroundings | Define | Map | Fold | HandOver | Forget | Done | Failed | Parts | Spills | Release | Free
+)
 
 KINDS: tuple[type[Message], ...] = (
     Hello,

@@ -87,7 +87,7 @@ def _of_other(key: Any) -> int:
     for known, parts in _PARTS:
         if isinstance(key, known):
             return _combined(parts(key))
-    if isinstance(key, Enum) and kind.__eq__ is object.__eq__:
+    if isinstance(key, Enum) and "__eq__" not in {name for base in kind.__mro__[:-1] for name in vars(base)}:
         return _combined((kind.__qualname__, key.name or repr(key.value)))
     if (kind.__module__, kind.__qualname__) == ("uuid", "UUID"):
         return stable_hash(key.int)

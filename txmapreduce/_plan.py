@@ -1,20 +1,21 @@
 """
-From a job and its input to the plan that the schedule follows.
+From a job and its input to the plan that the schedule follows, and from there to how far it has come.
 """
 
 from __future__ import annotations
 
-from ._events import Plan
+from ._events import Plan, Progress
 from ._feeds import Input
+from ._schedule import Schedule
 from ._shuffle import by_key
 from .job import Job
 
-__all__ = ["plan_of"]
+__all__ = ["plan_of", "progress_of"]
 
 
-def plan_of(job: Job, source: Input, streams: bool, in_order: bool) -> Plan:
+def plan_of(job: Job, source: Input, streams: bool, in_order: bool, writes: bool) -> Plan:
     """
-    What the schedule has to know of a run.
+    What the schedule has to know of a run. C{writes}: it has an output.
     """
     policy = job.policy
     aggregate = job.program().aggregate
@@ -33,5 +34,23 @@ def plan_of(job: Job, source: Input, streams: bool, in_order: bool) -> Plan:
         task_timeout=policy.task_timeout,
         timeout=policy.timeout,
         max_bad_records=policy.max_bad_records,
+        partitioned=job.by_key if writes else None,
         speculate=policy.speculate and not saves,
+    )
+
+
+def progress_of(schedule: Schedule, source: Input, seconds: float) -> Progress:
+    """
+    How far a run has come that has taken C{seconds} so far.
+    """
+    tally, splits, length = schedule.tally, schedule.plan.splits, source.length
+    done = tally.chunks if splits else tally.records
+    return Progress(
+        chunks=tally.chunks,
+        total=length if splits else schedule.chunks_total,
+        records=tally.records,
+        retried=schedule.retried,
+        skipped=len(tally.skipped),
+        seconds=seconds,
+        fraction=None if length is None else min(1.0, done / length) if length else 1.0,
     )

@@ -121,7 +121,7 @@ class Pool:
         Hand out tickets as long as there is a slot for one.
         """
         while (client := next_client(self._clients, self._slots)) is not None:
-            slot = self._free_slot(client.waiting[0].fresh)
+            slot = self._free_slot(client.waiting[0])
             if slot is None:
                 return
             if not client.waiting:  # it has just been told that there are no workers
@@ -153,18 +153,18 @@ class Pool:
         if slot.defined.pop(run, 0):
             slot.child.send(Forget(run))
 
-    def _free_slot(self, fresh: bool) -> Slot | None:
+    def _free_slot(self, ticket: Ticket) -> Slot | None:
         """
         A child with nothing to do, or a new one, or one with a single ticket.
         """
         limit = self._settings.max_tasks_per_child
         usable = [slot for slot in self._slots if not slot.closing and (limit is None or slot.tasks < limit)]
         best = min(usable, key=lambda slot: len(slot.queue), default=None)
-        if best is not None and not best.queue and not fresh:
+        if best is not None and not best.queue and not ticket.fresh:
             return best
         if len(self._slots) < self._settings.max_workers and (slot := self._new_slot()) is not None:
             return slot
-        return best if best is not None and len(best.queue) < DEPTH else None
+        return best if best is not None and len(best.queue) < DEPTH and not ticket.first else None
 
     # Children
 

@@ -149,10 +149,8 @@ class Schedule:
     _on_unable = _on_inputfailed
 
     def _on_started(self, event: Started, now: float) -> None:
-        attempt = self._running.get(event.id)
-        if attempt is not None:
-            if self._watched(attempt):
-                self._backups.began(attempt.id, now)
+        if event.id in self._running:
+            self._backups.began(event.id, now)
             self._wake(self._deadlines.began(event.id, now))
 
     def _on_finished(self, event: Finished, now: float) -> None:
@@ -337,7 +335,10 @@ class Schedule:
         outcomes = self._partials.all()
         inputs = tuple(outcome.handle for outcome in outcomes)
         cuts = {outcome.nparts for outcome in outcomes}
-        many = len(cuts) == 1 and cuts != {1} and sum(outcome.size for outcome in outcomes) > MANY_KEYS
+        many = self.plan.partitioned
+        if many is None:
+            many = sum(outcome.size for outcome in outcomes) > MANY_KEYS
+        many = many and len(cuts) == 1 and cuts != {1}
         parts = range(cuts.pop()) if many else [None]
         attempts = [FoldAttempt(self._new_id(), 1, inputs, partition, True) for partition in parts]
         self._last = Last(attempt.id for attempt in attempts)
@@ -363,23 +364,19 @@ class Schedule:
                 attempt = self._waiting.popleft()
                 self._alone = attempt.id if attempt.alone else self._alone
                 self._submit(attempt)
-                if self._watched(attempt):
-                    self._backups.began(attempt.id, now)
             elif (room := reading.room(window, self._delivery, self.tally.chunks)) > 0:
                 self._out.append(reading.ask(room))
             else:
                 break
-        if len(self._running) < self.workers and reading.ended and not self._waiting:
-            self._back_up(now)
+        if self.plan.speculate and reading.ended and not self._waiting:
+            self._back_up(min(self.workers - self._backups.running, window - len(self._running)), now)
 
-    def _watched(self, attempt: Attempt) -> bool:
-        # What a worker keeps can't be taken back there, and what ran out of memory is to run alone.
-        return self.plan.speculate and isinstance(attempt, MapAttempt) and not (attempt.hold or attempt.alone)
-
-    def _back_up(self, now: float) -> None:
+    def _back_up(self, idle: int, now: float) -> None:
+        if idle < 1:
+            return
         slow, at = self._backups.stragglers(may_repeat(self._running, self._charges, self.plan.retries), now)
-        for attempt in slow[: self.workers - len(self._running)]:
-            backup = replace(attempt, id=self._new_id(), attempt=attempt.attempt + 1)
+        for attempt in slow[:idle]:
+            backup = replace(attempt, id=self._new_id(), attempt=attempt.attempt + 1, backup=True)
             self._backups.pair(attempt.id, backup.id)
             self._backups.began(backup.id, now)
             self._submit(backup)

@@ -82,7 +82,7 @@ class Ticket:
     """
     A task on its way through the pool. C{abandoned}: its client is no longer interested. C{spared}: a child died before
     it had taken this up, so it went to another one for free, which happens once. C{fresh}: it goes to a new child, if
-    there is room for one.
+    there is room for one. C{first}: it waits in no child's pipe behind another.
     """
 
     id: int
@@ -91,6 +91,7 @@ class Ticket:
     abandoned: bool = False
     spared: bool = False
     fresh: bool = False
+    first: bool = False
 
 
 @dataclass(eq=False)

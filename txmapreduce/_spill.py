@@ -11,6 +11,7 @@ for nothing.
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ class Store:
         self._dump = dump
         self._load = load
         self._announce = announce
-        self._names = count()
+        self._names = map(f"{os.getpid()}-{secrets.token_hex(4)}-{{}}".format, count())
         self._base = self._least = resident_memory()
 
     def full(self) -> bool:
@@ -118,7 +119,7 @@ class Store:
         Write tables, the ranks of each above those of the one before it, as one run.
         """
         self._wait_for_folder()
-        path = os.path.join(self._folder, f"{os.getpid()}-{next(self._names)}")
+        path = os.path.join(self._folder, next(self._names))
         with RunWriter(path, self._dump, _slices(aggregate)) as writer:
             for batch in batches:
                 if isinstance(batch, LongKey):
@@ -211,7 +212,7 @@ class Pile:
         in_memory = self._unspilled if isinstance(self._aggregate, InOrder) else len(self._table)
         return in_memory + sum(run.entries for run in self._runs)
 
-    def add(self, values: Iterable[tuple[Any, Any]], tag: Tag) -> None:
+    def add(self, values: Iterable[tuple[Any, Any]], tag: Tag) -> Pile:
         """
         Fold pairs of a task, whose chunks begin with number C{tag}.
         """
@@ -229,6 +230,7 @@ class Pile:
             self._unseen += len(batch)
             if self._unseen >= LOOK:
                 self._look()
+        return self
 
     def _look(self) -> None:
         self._unseen = 0

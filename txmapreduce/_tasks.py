@@ -11,7 +11,6 @@ With C{hold} a runner keeps folding into the same accumulator across tasks until
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import itertools
 import time
@@ -21,47 +20,16 @@ from typing import Any, Protocol
 
 from . import _context
 from ._aggregate import Aggregate
-from ._folding import EMPTY, STAYS, WHOLE, Folder
+from ._folding import EMPTY, STAYS, WHOLE, Folder, Reduce
 from ._grouping import Tag
 from ._mapping import Progress, all_values, good_values
 from ._messages import NO_CHUNK, Report
-from ._shuffle import Stream
+from ._shuffle import Stream, whole
 from ._spill import Pile, Spill, Store
 from .inputs import Split
+from .outputs import Draft
 
 __all__ = ["EMPTY", "STAYS", "MapTask", "Outcome", "Program", "Reduce", "WHOLE", "Runner", "TaskError"]
-
-
-class Reduce(Aggregate):
-    """
-    C{functools.reduce(op, values)}, or C{functools.reduce(op, values, initial)} with C{initial} counted once, at the
-    end. C{op} has to be associative.
-    """
-
-    ordered = True
-
-    def __init__(self, op: Callable[[Any, Any], Any], initial: Any = EMPTY) -> None:
-        self.op = op
-        self.initial = initial
-
-    def zero(self) -> Any:
-        return EMPTY
-
-    def add(self, acc: Any, value: Any) -> Any:
-        return value if acc is EMPTY else self.op(acc, value)
-
-    def add_many(self, acc: Any, values: Iterable[Any]) -> Any:
-        values = iter(values)
-        if acc is EMPTY:
-            acc = next(values, EMPTY)
-        return functools.reduce(self.op, values, acc)
-
-    def merge(self, a: Any, b: Any) -> Any:
-        return a if b is EMPTY else self.add(a, b)
-
-    def finish(self, acc: Any) -> Any:
-        # A copy, since C{op} may change its first operand, and there may be another finish: of a partial, of a retry.
-        return acc if self.initial is EMPTY else self.merge(copy.deepcopy(self.initial), acc)
 
 
 @dataclass(frozen=True)
@@ -70,8 +38,11 @@ class Program:
     What a worker has to know to run the tasks of one job.
 
     @ivar pairs: the mapper gives C{(key, value)} pairs, which are flattened.
+    @ivar collects: the values are not reduced: the result is their list.
     @ivar plain_maps: what a map task gives is a part of the result, and goes as plain data.
     @ivar plain_result: what the last fold gives goes as plain data.
+    @ivar draft: where the records of the result are written, by the tasks that make them. What comes back is a list of
+        receipts then.
     @ivar task_timeout: how many seconds a task may take, where that is limited.
     @ivar spill: where what does not fit into memory goes.
     @ivar isolate: hold nothing from task to task, because the run may go on after a task that failed midway.
@@ -82,12 +53,14 @@ class Program:
     flat: bool = False
     batched: bool = False
     pairs: bool = False
+    collects: bool = False
     skip_bad: bool = False
     isolate: bool = False
     seed: int | None = None
     task_timeout: float | None = None
     plain_maps: bool = False
     plain_result: bool = False
+    draft: Draft | None = None
     spill: Spill | None = None
 
 
@@ -95,7 +68,8 @@ class Program:
 class MapTask:
     """
     The part of a map task that a runner needs: C{count} chunks of C{chunksize} records (the last may have fewer)
-    starting with chunk number C{first}; or, for a split, one chunk.
+    starting with chunk number C{first}; or, for a split, one chunk. C{id}: a number that no other attempt of the run
+    has.
     """
 
     attempt: int
@@ -103,6 +77,7 @@ class MapTask:
     count: int
     chunksize: int
     hold: bool
+    id: int = 0
 
 
 @dataclass
@@ -173,7 +148,12 @@ class Runner:
         _context.enter(context)
         begun = time.perf_counter()
         try:
-            partial = self._fold_chunks(task, source, hold, progress, skipped)
+            if self.program.draft is not None and self.program.collects:
+                partial = self._write(self._values(task, source, progress, skipped), task.id)
+            else:
+                partial = self._fold_chunks(task, source, hold, progress, skipped)
+        except TaskError:
+            raise
         except BaseException as error:
             self._held.clear()  # the failed task may have left half of its values in there
             raise TaskError(context.index, progress.position, "map") from error
@@ -206,16 +186,10 @@ class Runner:
         progress: Progress,
         skipped: list[tuple[int, str]],
     ) -> Any:
-        aggregate, context, note = self.program.aggregate, self._context, self._note
         acc = self._held.pop() if hold and self._held else self._zero()
-        tag, (values, chunks) = Tag(task.first), self._plan(task, source)
-        for index, records in chunks:
-            context.index = note[0] = index
-            mapped = values(progress.begin(records), progress, skipped)
-            if isinstance(acc, Pile):
-                acc.add(mapped, tag)
-            else:
-                acc = aggregate.add_many(acc, mapped)
+        tag = Tag(task.first)
+        for values in self._values(task, source, progress, skipped):
+            acc = acc.add(values, tag) if isinstance(acc, Pile) else self.program.aggregate.add_many(acc, values)
         if isinstance(acc, Pile):
             acc.file(tag)
         if hold:
@@ -225,6 +199,31 @@ class Runner:
     def _zero(self) -> Any:
         aggregate: Any = self.program.aggregate
         return Pile(aggregate, self._store) if self._folder.by_key else aggregate.zero()
+
+    def _values(
+        self, task: MapTask, source: Sequence[Any] | Split, progress: Progress, skipped: list[tuple[int, str]]
+    ) -> Iterator[Iterable[Any]]:
+        """
+        The mapped values, some at a time.
+        """
+        context, note = self._context, self._note
+        values, chunks = self._plan(task, source)
+        for index, records in chunks:
+            context.index = note[0] = index
+            yield values(progress.begin(records), progress, skipped)
+
+    def _write(self, records: Iterable[Iterable[Any]], id: int) -> list[Any]:
+        """
+        Have records written as one part of the output, by attempt C{id}. The receipt for it, in a list.
+        """
+        assert self.program.draft is not None
+        watched = _Watched(records)
+        try:
+            return [self.program.draft.write(iter(watched), id)]
+        except BaseException as error:
+            if error is watched.error:
+                raise
+            raise TaskError(self._context.index, NO_CHUNK, "write") from error
 
     def _plan(
         self, task: MapTask, source: Sequence[Any] | Split
@@ -257,9 +256,11 @@ class Runner:
         attempt: int = 1,
         own: bool = False,
         partition: tuple[int, int] = WHOLE,
+        id: int = 0,
     ) -> Any:
         """
-        Merge partials in the order given, and C{finish} what comes of it when they are all.
+        Merge partials in the order given, and C{finish} what comes of it when they are all: where there is an output,
+        that is written.
 
         @param own: add to the part that L{hand_over} left here.
         @param partition: fold that one of so many partitions.
@@ -271,6 +272,9 @@ class Runner:
         with self._folding(attempt):
             folded = folder.fold(itertools.chain(kept, partials), partition)
             result = folder.finish(folded, partition) if finish else folder.relieved(folded)
+            if finish and self.program.draft is not None and result is not EMPTY:
+                pieces = result if isinstance(result, Stream) and self.program.pairs else [whole(result)]
+                return self._write(map(self._records, pieces), id)
         return Stream(self._streamed(iter(result), attempt)) if isinstance(result, Stream) else result
 
     @contextlib.contextmanager
@@ -282,6 +286,8 @@ class Runner:
         _context.enter(self._context)
         try:
             yield
+        except TaskError:
+            raise
         except BaseException as error:
             raise TaskError(NO_CHUNK, NO_CHUNK, "fold") from error
         finally:
@@ -294,6 +300,14 @@ class Runner:
             if piece is EMPTY:
                 return
             yield piece
+
+    def _records(self, result: Any) -> Iterable[Any]:
+        """
+        The records of a result: its items by key, all that a reducer yields, or the one value.
+        """
+        if not self.program.pairs:
+            return [result]
+        return result if isinstance(result, list) else result.items()
 
     def hand_over(self, npartitions: int, keep: int = -1) -> list[Any]:
         """
@@ -325,6 +339,24 @@ class Runner:
         A partial in C{npartitions} parts. Only those by key can be cut; others are asked for in one.
         """
         return self._folder.parts(folded, npartitions)
+
+
+class _Watched:
+    """
+    Records on their way to the output, and what was raised when they were made.
+    """
+
+    def __init__(self, records: Iterable[Iterable[Any]]) -> None:
+        self._records = records
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for some in self._records:
+                yield from some
+        except BaseException as error:
+            self.error = error
+            raise
 
 
 def _chunks(task: MapTask, records: Sequence[Any]) -> Iterable[tuple[int, Sequence[Any]]]:

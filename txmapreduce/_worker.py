@@ -199,7 +199,9 @@ class Worker:
         try:
             runner = run.ready()
             source = _loaded(codec, message)
-            task = MapTask(message.attempt, message.first, message.count, message.chunksize, message.hold)
+            task = MapTask(
+                message.attempt, message.first, message.count, message.chunksize, message.hold, message.task
+            )
             outcome = runner.map(task, source)
             del source
             dump = dump_plain if runner.program.plain_maps else codec.dumps
@@ -237,7 +239,7 @@ class Worker:
             runner = run.ready()
             partials = (codec.loads(part) for part in cut(message.buffers, message.lengths))
             partition = WHOLE if message.partition < 0 else (message.partition, message.npartitions)
-            result = runner.fold(partials, message.finish, message.attempt, message.kept, partition)
+            result = runner.fold(partials, message.finish, message.attempt, message.kept, partition, message.task)
             parts = pieces(result) if message.finish else runner.parts(result, message.npartitions)
             dump = dump_plain if message.finish and runner.program.plain_result else codec.dumps
             sizes: list[int] = []

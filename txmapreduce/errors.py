@@ -12,6 +12,7 @@ __all__ = [
     "CheckpointFailed",
     "MapReduceError",
     "NotSerializable",
+    "OutputFailed",
     "ProtocolError",
     "RunTimedOut",
     "SpillFailed",
@@ -144,6 +145,12 @@ class CheckpointFailed(MapReduceError):
     """
     The file that the policy's C{checkpoint} names can't be read or written: the disk is full, say. What was written
     before is still good: make room, and run the job again.
+    """
+
+
+class OutputFailed(MapReduceError):
+    """
+    The parts of an C{output} were written, and it could not be made of them. It was removed.
     """
 
 

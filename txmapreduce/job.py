@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ._aggregate import Aggregate, Collect
 from ._grouping import Group, in_order
-from ._shuffle import ByKey, ByKeyAggregate
+from ._shuffle import ByKey, ByKeyAggregate, by_key
 from ._spill import Spill
 from ._tasks import EMPTY, Program, Reduce
 from .errors import BadInput
@@ -189,6 +189,13 @@ class Job:
         return self.reduce is None and self.reduce_by_key is None and self.reducer is None
 
     @property
+    def by_key(self) -> bool:
+        """
+        Whether the mapper gives C{(key, value)} pairs.
+        """
+        return self.reduce_by_key is not None or self.reducer is not None
+
+    @property
     def title(self) -> str:
         """
         What messages call the job.
@@ -204,11 +211,12 @@ class Job:
             aggregate=self._aggregate(),
             flat=self.flat,
             batched=self.batched,
-            pairs=self.reduce_by_key is not None or self.reducer is not None,
+            pairs=self.by_key,
             skip_bad=self.policy.bad_records == "skip",
             isolate=bool(self.policy.retry_exceptions),
             seed=self.policy.seed,
             task_timeout=self.policy.task_timeout,
+            collects=self.collects,
             plain_maps=self.policy.trust == "data" and self.collects,
             plain_result=self.policy.trust == "data",
             spill=self._spill(),
@@ -218,8 +226,9 @@ class Job:
         """
         Where workers may spill: by-key jobs do, but a checkpoint has to have what it may go on from in itself.
         """
-        by_key, folder = self.reduce_by_key is not None or self.reducer is not None, self.policy.spill_folder
-        return Spill(folder and os.fspath(folder)) if by_key and self.policy.checkpoint is None else None
+        folder = self.policy.spill_folder
+        spills = by_key(self._aggregate()) and self.policy.checkpoint is None
+        return Spill(None if folder is None else os.fspath(folder)) if spills else None
 
     def functions(self) -> dict[str, Any]:
         """
@@ -235,8 +244,8 @@ class Job:
         if self.reduce is not None:
             return Reduce(self.reduce, self.initial)
         if self.reduce_by_key is not None:
-            by_key = _by_key(self.reduce_by_key)
-            return in_order(by_key) if by_key.ordered or self.policy.reproducible else by_key
+            fold = _by_key(self.reduce_by_key)
+            return in_order(fold) if fold.ordered or self.policy.reproducible else fold
         if self.reducer is not None:
             return in_order(Group(self.reducer, self.combiner), self.policy.reproducible)
         return Collect()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._events import BadRecord, Progress
     from ._feeds import Input
     from .backends import Backend
+    from .outputs import Sink
 
 __all__ = ["MapReduce", "Run", "Stream"]
 
@@ -82,23 +83,27 @@ class MapReduce:
     def __repr__(self) -> str:
         return f"<MapReduce {self.job.title}>"
 
-    def run(self, data: Any, *, backend: Backend | None = None) -> Deferred[Any]:
+    def run(self, data: Any, *, backend: Backend | None = None, output: Sink | None = None) -> Deferred[Any]:
         """
         Run the job on C{data}: anything that can be iterated, an asynchronous iterable, or a source such as
         C{TextFiles}. Call it in the reactor's thread.
 
         @param backend: where tasks run. Default: one pool of worker processes that all runs share.
-        @return: fires with the result, or fails with a L{MapReduceError}. Cancel it to cancel the run.
+        @param output: where the records of the result go, such as C{PartFiles("folder")}, written by the workers: the
+            values of a job that does not reduce, C{(key, value)} pairs of C{reduce_by_key}, what a C{reducer} yields,
+            the one value of C{reduce}. Default: nowhere, they come back.
+        @return: fires with the result (with an output: what that says of it), or fails with a L{MapReduceError}. Cancel
+            it to cancel the run.
         """
-        return self.start(data, backend=backend).result
+        return self.start(data, backend=backend, output=output).result
 
-    def start(self, data: Any, *, backend: Backend | None = None) -> Run:
+    def start(self, data: Any, *, backend: Backend | None = None, output: Sink | None = None) -> Run:
         """
         Like L{run}, for those who want to watch: the L{Run} has the Deferred, progress, counters, the result so far.
         """
-        return Run(_begin(self.job, data, backend))
+        return Run(_begin(self.job, data, backend, output=output))
 
-    def run_sync(self, data: Any, *, backend: Backend | None = None) -> Any:
+    def run_sync(self, data: Any, *, backend: Backend | None = None, output: Sink | None = None) -> Any:
         """
         Run the job and wait for the result: for scripts, notebooks and threads. Ctrl-C cancels the run.
 
@@ -106,9 +111,9 @@ class MapReduce:
         """
         from ._blocking import blocking
 
-        return blocking(lambda: self.run(data, backend=backend))
+        return blocking(lambda: self.run(data, backend=backend, output=output))
 
-    async def run_async(self, data: Any, *, backend: Backend | None = None) -> Any:
+    async def run_async(self, data: Any, *, backend: Backend | None = None, output: Sink | None = None) -> Any:
         """
         Run the job in an asyncio application, under asyncio's own loop or Twisted's asyncio reactor. A coroutine of
         Twisted's can await it as well. Cancelling the task cancels the run.
@@ -117,7 +122,7 @@ class MapReduce:
         from ._blocking import settle
 
         data = at_home(data)
-        return await settle(lambda: self.run(data, backend=backend))
+        return await settle(lambda: self.run(data, backend=backend, output=output))
 
     def stream(self, data: Any, *, ordered: bool = True, backend: Backend | None = None) -> Stream:
         """
@@ -151,7 +156,8 @@ class Run:
         """
         The result over what has been done so far: for a job that reduces nothing, the values of the first chunks.
 
-        @return: fires with that, with C{None} where there is nothing yet, and once the run has ended as L{result} did.
+        @return: fires with that, with C{None} where there is nothing yet (or an output, until it is complete), and once
+            the run has ended as L{result} did.
         """
         return self._coordinator.partial()
 
@@ -248,7 +254,14 @@ class Stream:
         return closed
 
 
-def _begin(job: Job, data: Any, backend: Backend | None, streams: bool = False, in_order: bool = True) -> Coordinator:
+def _begin(
+    job: Job,
+    data: Any,
+    backend: Backend | None,
+    streams: bool = False,
+    in_order: bool = True,
+    output: Sink | None = None,
+) -> Coordinator:
     """
     Start a coordinator, in the reactor's thread.
     """
@@ -260,7 +273,8 @@ def _begin(job: Job, data: Any, backend: Backend | None, streams: bool = False, 
         from .backends.processes import default_pool
 
         backend = default_pool()
-    coordinator = Coordinator(reactor, job, _input(reactor, job, data), backend, streams=streams, in_order=in_order)
+    source = _input(reactor, job, data)
+    coordinator = Coordinator(reactor, job, source, backend, streams=streams, in_order=in_order, output=output)
     coordinator.start()
     return coordinator
 

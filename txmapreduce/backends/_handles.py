@@ -5,7 +5,7 @@ What a session on worker processes has in hand: its tasks, and what they gave.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -24,7 +24,18 @@ from .._tasks import Program
 from ..errors import MapReduceError, ProtocolError, SpillFailed, TaskFailed
 from . import Chunk
 
-__all__ = ["Deadlines", "Partial", "Task", "answer_of", "failure_of", "fold_message", "map_message", "with_spill"]
+__all__ = [
+    "Deadlines",
+    "Partial",
+    "Task",
+    "answer_of",
+    "failure_of",
+    "fold_message",
+    "map_message",
+    "outcome_of",
+    "parts_to_send",
+    "with_spill",
+]
 
 
 _SPILL_FAILED = f"{SpillFailed.__module__}.{SpillFailed.__qualname__}"
@@ -95,7 +106,9 @@ class Task(Ticket):
     """
 
     def __init__(self, attempt: Attempt, client: Client, chunk: Chunk) -> None:
-        super().__init__(attempt.id, client, fresh=isinstance(attempt, MapAttempt) and attempt.alone)
+        super().__init__(attempt.id, client)
+        if isinstance(attempt, MapAttempt):
+            self.fresh, self.first = attempt.alone, attempt.backup
         self.attempt = attempt
         self.chunk = chunk
         self.done: Deferred[Outcome] = Deferred()
@@ -148,6 +161,23 @@ def answer_of(message: Done, task: Task | None, program: Program, nparts: int) -
     return report, received(parts) if task.gives_plain(program) else parts
 
 
+def outcome_of(message: Done, task: Task, report: Report, partial: Partial, nparts: int) -> Outcome:
+    """
+    What the schedule has to know of an answer.
+    """
+    return Outcome(
+        handle=partial,
+        secure=not message.held,
+        records=message.records,
+        size=message.size,
+        nparts=nparts,
+        nbytes=max(task.nbytes, sum(map(len, message.buffers))),
+        seconds=message.seconds,
+        counters=report.counters,
+        skipped=report.skipped,
+    )
+
+
 def failure_of(message: Failed, task: Task | None, pid: int) -> TaskFailed | SpillFailed:
     """
     What the user gets to see of it; its cause is not loaded yet.
@@ -185,7 +215,22 @@ def map_message(run: int, attempt: MapAttempt, buffers: tuple[Buffer, ...]) -> M
     )
 
 
-def fold_message(run: int, attempt: FoldAttempt, cuts: int, nparts: int, kept: bool, parts: Sequence[Sequence[Buffer]]) -> Fold:
+def parts_to_send(task: Task, attempt: FoldAttempt) -> Iterator[Sequence[Buffer]]:
+    """
+    What a fold needs of its inputs: all but the part that is where it takes place.
+    """
+    for handle in attempt.inputs:
+        assert isinstance(handle, Partial) and handle.parts is not None
+        whole = attempt.partition is None or len(handle.parts) == 1
+        for part in handle.parts if whole else [handle.parts[attempt.partition or 0]]:
+            assert part or handle.slot is task.place
+            if part:
+                yield part
+
+
+def fold_message(
+    run: int, attempt: FoldAttempt, cuts: int, nparts: int, kept: bool, parts: Sequence[Sequence[Buffer]]
+) -> Fold:
     """
     What makes a child fold C{parts}; C{kept}: to a part that it has. C{cuts}: how many parts a partial is cut in;
     C{nparts}: how many partitions a last fold has.

@@ -30,7 +30,18 @@ from .._surroundings import surroundings
 from .._tasks import Program
 from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, WorkerDied
 from . import AttemptFailed, Chunk, Listener
-from ._handles import Deadlines, Partial, Task, answer_of, failure_of, fold_message, map_message, with_spill
+from ._handles import (
+    Deadlines,
+    Partial,
+    Task,
+    answer_of,
+    failure_of,
+    fold_message,
+    map_message,
+    outcome_of,
+    parts_to_send,
+    with_spill,
+)
 from ._problems import check_size, died
 
 __all__ = ["ProcessSession"]
@@ -55,7 +66,7 @@ class ProcessSession:
         self.workers = workers
         self.waiting: deque[Ticket] = deque()
         self._codec = LocalCodec("coordinator")  # in another run of the same job each class has the same token
-        self._folder = SpillFolder(reactor, program.spill and program.spill.folder, listener)
+        self._folder = SpillFolder(reactor, program, listener)
         program = with_spill(program, self._folder.path, workers, pool.memory_limit)
         self._codec.encode_program(program, functions)
         self._program = program
@@ -159,20 +170,8 @@ class ProcessSession:
         return map_message(self.run, attempt, buffers)
 
     def _fold(self, ticket: Task, attempt: FoldAttempt) -> Fold:
-        parts = list(self._parts(ticket, attempt))
+        parts = list(parts_to_send(ticket, attempt))
         return fold_message(self.run, attempt, self._cuts, self._nparts, ticket.place is not None, parts)
-
-    def _parts(self, task: Task, attempt: FoldAttempt) -> Iterator[Sequence[Buffer]]:
-        """
-        The parts to send: all but the one that is where the fold takes place.
-        """
-        for handle in attempt.inputs:
-            assert isinstance(handle, Partial) and handle.parts is not None
-            whole = attempt.partition is None or len(handle.parts) == 1
-            for part in handle.parts if whole else [handle.parts[attempt.partition or 0]]:
-                assert part or handle.slot is task.place
-                if part:
-                    yield part
 
     def began(self, ticket: Ticket) -> None:
         """
@@ -258,22 +257,10 @@ class ProcessSession:
             _log.info("{status}", status=report.status, worker=slot.child.pid, task=task.id)
         del self._tasks[task.id]
         if message.held:
-            partial, secure = self._keep(slot, task, message), False
+            partial = self._keep(slot, task, message)
         else:
-            partial, secure = Partial(None, 0.0, parts), True
-        task.done.callback(
-            Outcome(
-                handle=partial,
-                secure=secure,
-                records=message.records,
-                size=message.size,
-                nparts=self._nparts,
-                nbytes=max(task.nbytes, sum(map(len, message.buffers))),
-                seconds=message.seconds,
-                counters=report.counters,
-                skipped=report.skipped,
-            )
-        )
+            partial = Partial(None, 0.0, parts)
+        task.done.callback(outcome_of(message, task, report, partial, self._nparts))
 
     def _keep(self, slot: Slot, task: Task, message: Done) -> Partial:
         """
@@ -299,7 +286,7 @@ class ProcessSession:
             self._tell(Unable(error))  # what it kept can't be sent, and it has dropped it
         elif task is not None:
             kinds = message.kinds if message.stage != "load" else ()
-            self._fail(task, AttemptFailed(error, kinds=kinds, chunk=error.chunk))
+            self._fail(task, AttemptFailed(error, kinds=kinds, chunk=getattr(error, "chunk", None)))
         self._pool.dispatch()
 
     # What children keep

@@ -100,7 +100,7 @@ class InlineSession:
 
     def _map(self, attempt: MapAttempt, chunk: Chunk) -> Outcome:
         assert chunk is not None
-        task = MapTask(attempt.attempt, attempt.first, attempt.count, attempt.chunksize, hold=False)
+        task = MapTask(attempt.attempt, attempt.first, attempt.count, attempt.chunksize, False, attempt.id)
         done = self._runner.map(task, chunk)
         return Outcome(
             handle=_Value(_plain(done.partial, attempt.first) if self._program.plain_maps else done.partial),
@@ -115,7 +115,7 @@ class InlineSession:
         inputs: Iterator[Any] = (handle.value for handle in attempt.inputs if isinstance(handle, _Value))
         if attempt.keeps:
             inputs = map(deepcopy, inputs)  # the user's function may change what it is given
-        value = self._runner.fold(inputs, attempt.finish, attempt.attempt)
+        value = self._runner.fold(inputs, attempt.finish, attempt.attempt, id=attempt.id)
         if attempt.finish and self._program.plain_result:
             value = _plain(value, NO_CHUNK)
         return Outcome(_Value(value), counters=self._runner.report().counters)

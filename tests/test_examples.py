@@ -1,0 +1,135 @@
+"""
+The examples give what plain Python gives. They are run as scripts, as a reader would run them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support import TOP, python
+
+EXAMPLES = TOP / "examples"
+WORKERS = ("0", "2")
+
+
+class ExampleCase(SynchronousTestCase):
+    """
+    Tests that have an empty folder and random numbers that come again.
+    """
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir(parents=True)
+        self.random = random.Random(1)
+
+    def output_of(self, example: str, *arguments: str | Path) -> list[str]:
+        """
+        The lines that an example prints.
+        """
+        done = python(str(EXAMPLES / example), *map(str, arguments), cwd=self.folder)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout.splitlines()
+
+    def write(self, name: str, lines: list[str]) -> Path:
+        path = self.folder / name
+        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+        return path
+
+
+class InvertedIndexTests(ExampleCase):
+    def test_index(self) -> None:
+        """
+        Each word has the files that it is in, and how often.
+        """
+        vocabulary = ["Anna's", "bear", "CAT", "dog", "42", "eel-eel"]
+        lines = [" ".join(self.random.choices(vocabulary, k=8)) for _ in range(450)]
+        files = [self.write(f"{n}.txt", lines[n * 50 : n * 50 + 50]) for n in range(9)]
+        expected: dict[str, list[Any]] = defaultdict(list)
+        for path in files:
+            for word, count in Counter(re.findall("[a-z]+", path.read_text().lower())).items():
+                expected[word].append([str(path), count])
+        for workers in WORKERS:
+            lines = self.output_of("inverted_index/inverted_index.py", *files, "--workers", workers)
+            index = {entry["word"]: entry["files"] for entry in map(json.loads, lines)}
+            self.assertEqual(list(index), sorted(expected))
+            for word, found in index.items():
+                self.assertEqual(found, sorted(expected[word], key=lambda posting: (-posting[1], posting[0])))
+
+
+class JoinTests(ExampleCase):
+    def test_rows(self) -> None:
+        """
+        Each order has its customer's name, in each kind of join.
+        """
+        customers = [{"id": n, "name": f"name {n}"} for n in range(0, 60, 2)]
+        orders = [{"customer": self.random.randrange(70), "item": f"item {n}"} for n in range(300)]
+        files = [
+            self.write(name, list(map(json.dumps, records)))
+            for name, records in (("orders", orders), ("customers", customers))
+        ]
+        names = {customer["id"]: customer["name"] for customer in customers}
+        items = defaultdict(list)
+        for order in orders:
+            items[order["customer"]].append(order["item"])
+        keys = {
+            "inner": names.keys() & items.keys(),
+            "left": items.keys(),
+            "right": names.keys(),
+            "outer": names.keys() | items.keys(),
+        }
+        for how, wanted in keys.items():
+            rows = [f"{key}\t{names.get(key, '-')}\t{item}" for key in sorted(wanted) for item in items.get(key, "-")]
+            for workers in WORKERS:
+                lines = self.output_of("join/orders.py", *files, "--how", how, "--workers", workers)
+                self.assertEqual(lines, rows)
+
+    def test_small_files(self) -> None:
+        """
+        Without arguments, the files next to it are joined.
+        """
+        self.assertIn("2\tBob\tsalt", self.output_of("join/orders.py"))
+
+
+class PageRankTests(ExampleCase):
+    def reference(self, links: list[tuple[str, str]], iterations: int) -> dict[str, float]:
+        targets: dict[str, set[str]] = {name: set() for link in links for name in link}
+        for source, target in links:
+            targets[source].add(target)
+        ranks = dict.fromkeys(targets, 1 / len(targets))
+        for _ in range(iterations):
+            lost = math.fsum(ranks[name] for name in targets if not targets[name])
+            shares: dict[str, list[float]] = {name: [] for name in targets}
+            for name, others in targets.items():
+                for other in others:
+                    shares[other].append(ranks[name] / len(others))
+            ranks = {
+                name: (1 - 0.85 + 0.85 * lost) / len(targets) + 0.85 * math.fsum(shares[name]) for name in targets
+            }
+        return ranks
+
+    def test_ranks(self) -> None:
+        """
+        Ten iterations, to the last digit that is printed.
+        """
+        links = [(f"n{self.random.randrange(60)}", f"n{self.random.randrange(80)}") for _ in range(400)]
+        ranks = self.reference(links, 10)
+        self.assertAlmostEqual(sum(ranks.values()), 1)
+        best = sorted(ranks.items(), key=lambda item: (-item[1], item[0]))[:5]
+        path = self.write("links.tsv", ["\t".join(link) for link in links])
+        for workers in WORKERS:
+            lines = self.output_of("pagerank/pagerank.py", path, "--top", "5", "--workers", workers)
+            self.assertEqual(lines, [f"{value!r}\t{name}" for name, value in best])
+
+    def test_small_file(self) -> None:
+        """
+        Without arguments, the file next to it is ranked.
+        """
+        self.assertTrue(self.output_of("pagerank/pagerank.py")[0].endswith("\tproducts"))
