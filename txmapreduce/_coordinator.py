@@ -26,7 +26,7 @@ from ._letters import DeadLetters
 from ._plan import plan_of, progress_of
 from ._schedule import Schedule
 from ._tasks import EMPTY
-from .backends import AttemptFailed, Backend, Chunk, Session
+from .backends import AttemptFailed, Backend, Chunk, Session, checked
 from .errors import MapReduceError
 from .job import Job
 from .outputs import Draft, Sink
@@ -107,7 +107,7 @@ class Coordinator:
             functions["output"] = self._output.sink
         try:
             self._letters.begin()
-            session = self._backend.open(program, functions, self.post)
+            session = checked(self._backend).open(program, functions, self.post)
             self._session = checkpointed(session, self._job, self._plan.splits)
         except MapReduceError:
             self._end(Failure())
