@@ -466,6 +466,13 @@ def raising(kind: type[BaseException], record: object) -> None:
     raise kind("on purpose")
 
 
+def raising_value(record: object) -> None:
+    """
+    Raise an exception that tells the record.
+    """
+    raise ValueError(record)
+
+
 class Unloadable:
     """
     Pickles, but does not come back.
