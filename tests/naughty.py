@@ -56,6 +56,28 @@ def exit_at(which: object, code: int, record: Any) -> Any:
     return record
 
 
+def misbehave(ways: dict[Any, str], record: Any) -> Any:
+    """
+    Do with a record what C{ways} says.
+    """
+    way = ways.get(record)
+    if way == "raise":
+        raise ValueError(record)
+    if way == "sys.exit":
+        sys.exit(3)
+    if way == "exit":
+        os._exit(3)
+    if way == "hang":
+        time.sleep(60)
+    if way == "eat":
+        eat()
+    if way == "crash":
+        crash(record)
+    if way == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return record
+
+
 def exit_first(record: object) -> object:
     """
     End this process in the first attempt.
@@ -176,6 +198,34 @@ class Hoard(aggregates.Aggregate):
 
     def finish(self, acc: Any) -> int:
         return int(acc[0])
+
+
+def ballast(record: object) -> bytes:
+    """
+    Much memory, not too fast.
+    """
+    time.sleep(0.1)
+    return b"x" * (15 << 20)
+
+
+class Pile(aggregates.Aggregate):
+    """
+    Counts values; it piles up those of a task for that, and sends none of them.
+    """
+
+    ordered = True
+
+    def zero(self) -> Any:
+        return 0
+
+    def add(self, acc: Any, value: Any) -> Any:
+        return acc + 1
+
+    def add_many(self, acc: Any, values: Any) -> Any:
+        return acc + len(list(values))
+
+    def merge(self, a: Any, b: Any) -> Any:
+        return a + b
 
 
 class Ballast:
@@ -312,6 +362,35 @@ def fork_and_stay(path: str, record: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fork_or_work(record: int) -> Iterator[tuple[int, int]]:
+    """
+    A little work; now and then a child of one's own that stays.
+    """
+    if os.getpid() % 3 == 0 and not os.fork():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.01)
+    yield record, sum(range(10_000))
+
+
+def die_once(path: str, forks: bool, record: object) -> None:
+    """
+    Write down the time, and end this process by SIGKILL; the next one writes down its own time. C{forks}: a child of
+    one's own stays behind, in a group of its own, for a moment.
+    """
+    first = not os.path.exists(path)
+    if first and forks and not os.fork():
+        os.setpgid(0, 0)
+        time.sleep(0.5)
+        os._exit(0)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, f"{time.monotonic()} ".encode())
+    os.close(fd)
+    if first:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def fork_and_loop(path: str, record: object) -> object:
     """
     Leave a child of one's own behind, and go into a loop in C that holds the GIL.
@@ -414,6 +493,13 @@ def raising(kind: type[BaseException], record: object) -> None:
     Raise.
     """
     raise kind("on purpose")
+
+
+def raising_value(record: object) -> None:
+    """
+    Raise an exception that tells the record.
+    """
+    raise ValueError(record)
 
 
 class Unloadable:

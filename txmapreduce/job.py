@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ._aggregate import Aggregate, Collect
-from ._shuffle import ByKey, ByKeyAggregate, Group
+from ._grouping import Group, in_order
+from ._shuffle import ByKey, ByKeyAggregate, by_key
+from ._spill import Spill
 from ._tasks import EMPTY, Program, Reduce
 from .errors import BadInput
 from .inputs import parse_bytes
@@ -61,8 +63,11 @@ class Policy:
     @ivar task_timeout: seconds that one attempt may take, measured from when it starts to run. Default: no limit.
     @ivar timeout: seconds that the whole run may take. Default: no limit.
     @ivar bad_records: C{"raise"} ends the run at the first record for which the mapper raises; C{"skip"} leaves such
-        records out and lists them in C{Run.skipped}.
+        records out and lists them in C{Run.skipped}; so it does with records that kill their worker, take more than its
+        C{memory_limit} or longer than C{task_timeout}, each time by themselves.
     @ivar max_bad_records: with C{"skip"}, how many may be left out before the run fails. Default: no limit.
+    @ivar dead_letters: with C{"skip"}, a file that has a line of JSON for each record that was left out when the run is
+        over: its chunk, its number there, why, and its place in the input. Default: none.
     @ivar speculate: when workers are idle at the end of a run, chunks that take much longer than usual are tried on
         them as well, and the first result counts. Set it to C{False} where calling the mapper twice would do harm.
         There are no backups where workers go on folding into what they keep (a C{reduce} in any order,
@@ -75,6 +80,9 @@ class Policy:
         again. A file of another job, other functions or other data is refused. You delete it. It holds pickles that are
         loaded: use no file that others may write. Default: none.
 
+    @ivar spill_folder: the folder in which workers of a by-key job write what does not fit into memory. Each run has a
+        folder of its own in there (C{0700}, its files C{0600}), which is gone when the run has ended, however that
+        happened. Default: the system's folder for temporary files.
     @ivar trust: C{"data"}: nothing that a worker sends is ever unpickled in this process. Results have to be plain data
         then (C{None}, C{bool}, C{int}, C{float}, C{str}, C{bytes}, C{list}, C{tuple}, C{dict}, C{set}, C{frozenset} and
         C{Counter}, nested 64 deep at the most), else the run fails with L{TaskFailed}, which has no C{__cause__}.
@@ -91,11 +99,13 @@ class Policy:
     timeout: float | None = None
     bad_records: Literal["raise", "skip"] = "raise"
     max_bad_records: int | None = None
+    dead_letters: str | os.PathLike[str] | None = None
     speculate: bool = True
     reproducible: bool = False
     seed: int | None = None
     trust: Literal["objects", "data"] = "objects"
     checkpoint: str | os.PathLike[str] | None = None
+    spill_folder: str | os.PathLike[str] | None = None
 
     @property
     def fixed_chunksize(self) -> int | None:
@@ -123,9 +133,10 @@ class Policy:
             good = isinstance(kind, type) and issubclass(kind, BaseException)
             _need(good, f"retry_exceptions takes exception classes, not {kind!r}")
         object.__setattr__(self, "retry_exceptions", tuple(kinds))
-        if self.checkpoint is not None:
-            good = isinstance(self.checkpoint, (str, os.PathLike)) and isinstance(os.fspath(self.checkpoint), str)
-            _need(good and os.fspath(self.checkpoint) != "", f"checkpoint is a path, not {self.checkpoint!r}")
+        for name in ("checkpoint", "dead_letters", "spill_folder"):
+            if (path := getattr(self, name)) is not None:
+                good = isinstance(path, (str, os.PathLike)) and isinstance(os.fspath(path), str)
+                _need(good and os.fspath(path) != "", f"{name} is a path, not {path!r}")
         for name in ("speculate", "reproducible"):
             _flag(name, getattr(self, name))
         if self.seed is not None:
@@ -133,10 +144,8 @@ class Policy:
             _need(good, f"seed has to be a whole number, not {self.seed!r}")
         _need(self.bad_records in ("raise", "skip"), f'bad_records is "raise" or "skip", not {self.bad_records!r}')
         _need(self.trust in ("objects", "data"), f'trust is "objects" or "data", not {self.trust!r}')
-        _need(
-            self.max_bad_records is None or self.bad_records == "skip",
-            'max_bad_records goes with bad_records="skip"',
-        )
+        for name in ("max_bad_records", "dead_letters"):
+            _need(getattr(self, name) is None or self.bad_records == "skip", f'{name} goes with bad_records="skip"')
 
 
 @dataclass(frozen=True)
@@ -223,7 +232,16 @@ class Job:
             collects=self.collects,
             plain_maps=self.policy.trust == "data" and self.collects,
             plain_result=self.policy.trust == "data",
+            spill=self._spill(),
         )
+
+    def _spill(self) -> Spill | None:
+        """
+        Where workers may spill: by-key jobs do, but a checkpoint has to have what it may go on from in itself.
+        """
+        folder = self.policy.spill_folder
+        spills = by_key(self._aggregate()) and self.policy.checkpoint is None
+        return Spill(None if folder is None else os.fspath(folder)) if spills else None
 
     def functions(self) -> dict[str, Any]:
         """
@@ -238,10 +256,13 @@ class Job:
             return self.reduce
         if self.reduce is not None:
             return Reduce(self.reduce, self.initial)
-        if isinstance(self.reduce_by_key, Aggregate):
-            return ByKeyAggregate(self.reduce_by_key)
         if self.reduce_by_key is not None:
-            return ByKey(self.reduce_by_key)
+            fold = _by_key(self.reduce_by_key)
+            return in_order(fold) if fold.ordered or self.policy.reproducible else fold
         if self.reducer is not None:
-            return Group(self.reducer, self.combiner)
+            return in_order(Group(self.reducer, self.combiner), self.policy.reproducible)
         return Collect()
+
+
+def _by_key(op: Op | Aggregate) -> ByKey | ByKeyAggregate:
+    return ByKeyAggregate(op) if isinstance(op, Aggregate) else ByKey(op)
