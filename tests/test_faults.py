@@ -318,7 +318,8 @@ class HangTests(FaultCase):
         C{timeout} ends the run, whatever it does, and its workers.
         """
         pool = self.pool()
-        run = MapReduce(partial(naughty.hang_at, self.log, 2, False), policy=Policy(chunksize=1, timeout=0.5)).run(
+        await MapReduce(abs, policy=ONE).run(range(20), backend=pool)  # the time that workers take to start counts, too
+        run = MapReduce(partial(naughty.hang_at, self.log, 2, False), policy=Policy(chunksize=1, timeout=1)).run(
             range(5), backend=pool
         )
         await self.assertFailure(run, RunTimedOut)
@@ -388,7 +389,8 @@ class MemoryTests(FaultCase):
         The result is exact when that happens once; the chunk goes again on a worker that has run nothing before.
         """
         mapper = partial(naughty.eat_at, self.log, 3, True, False)
-        run = MapReduce(mapper, policy=ONE).start(range(20), backend=self.pool(memory_limit="150MiB"))
+        policy = Policy(chunksize=1, speculate=False)  # a backup might come first
+        run = MapReduce(mapper, policy=policy).start(range(20), backend=self.pool(memory_limit="150MiB"))
         self.assertEqual(await run.result, list(range(20)))
         self.assertEqual((self.attempts(3), run.progress().retried), ([1, 2], 1))
         (pid,) = [pid for chunk, attempt, pid in naughty.notes(self.log) if (chunk, attempt) == (3, 2)]
@@ -434,7 +436,7 @@ class PoisonTests(FaultCase):
     """
 
     def skipping(self, **options: Any) -> Policy:
-        return Policy(bad_records="skip", task_timeout=1.0, retries=0, **options)
+        return Policy(**{"bad_records": "skip", "task_timeout": 1.0, "retries": 0, **options})
 
     def assertSkipped(self, run: Run, offset: int = 0) -> None:
         """
@@ -486,7 +488,8 @@ class PoisonTests(FaultCase):
             ({"mapper": one, "reduce": Counts()}, Counter(good)),
             ({"mapper": keyed, "reduce_by_key": add}, Counter(record % 7 for record in good)),
         ):
-            run = MapReduce(**options, policy=self.skipping(chunksize=15)).start(range(60), backend=pool)
+            policy = self.skipping(chunksize=15, task_timeout=None)
+            run = MapReduce(**options, policy=policy).start(range(60), backend=pool)
             self.assertEqual(await run.result, expected)
             self.assertEqual(sorted((bad.chunk, bad.record) for bad in run.skipped), [(0, 3), (1, 2), (3, 5)])
 

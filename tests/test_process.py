@@ -227,6 +227,7 @@ class OutputTests(ChildCase):
 
         child, owner = self.start(talk)
         self.map(child, 1, 5)
+        await owner.message(1)
         child.close()
         await owner.death()
         lines = [text for stream, text in self.printed if stream == "stdout"]
@@ -240,6 +241,7 @@ class OutputTests(ChildCase):
         """
         child, owner = self.start(lambda record: os.write(1, b"\xff\x00ok\n"))
         self.map(child, 1, 0)
+        await owner.message(1)
         child.close()
         await owner.death()
         self.assertEqual(self.printed, [("stdout", "\ufffd\x00ok")])
