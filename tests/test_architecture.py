@@ -50,6 +50,7 @@ LADDER = [
     ["_partials"],
     ["_schedule"],
     ["_cgroup", "_note", "_output", "_pipes"],
+    ["_launch"],
     ["_process"],
     ["_slots"],
     ["_lending"],
