@@ -1022,8 +1022,8 @@ class Simulation:
             return values[0]
         whole: dict[Any, Any] = {}
         for value in values:
-            self.need(not whole.keys() & value.keys(), "a key in two partitions")
-            whole.update(value)
+            self.need(whole.keys().isdisjoint(value), "a key in two partitions")
+            whole.update(value.items())
         return whole
 
     def _check_end(self) -> None:

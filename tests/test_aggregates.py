@@ -195,6 +195,13 @@ class LawTests(SynchronousTestCase):
             for k in (-1, 1.5, "3", True, None):
                 self.assertRaises(BadInput, kind, k)
 
+    def test_badKey(self) -> None:
+        """
+        A key that is no function is refused.
+        """
+        for make in (Min, Max, lambda key: TopK(3, key)):
+            self.assertRaises(BadInput, make, "size")
+
 
 class Longest(Aggregate):
     """

@@ -179,6 +179,19 @@ class InProcessTests(SynchronousTestCase):
         gc.collect()
         self.assertEqual(memory_files(), before)
 
+    def test_collected(self) -> None:
+        """
+        Handles that only the collector can find don't pile up: it is called when there is much in them.
+        """
+        array = numpy.arange(1 << 20)
+        with mock.patch.multiple(module, _MUCH=array.nbytes, _limit=array.nbytes):
+            gc.disable()
+            self.addCleanup(gc.enable)
+            for _ in range(10):
+                loop: list[Any] = [broadcast(array)]
+                loop.append(loop)
+                self.assertLessEqual(module._in_use(), 5 * array.nbytes)
+
     def test_digest(self) -> None:
         """
         For a checkpoint the value counts, not the handle.

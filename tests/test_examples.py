@@ -14,9 +14,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import TOP, python
+from tests.support import python
 
-EXAMPLES = TOP / "examples"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 WORKERS = ("0", "2")
 
 
@@ -57,9 +57,13 @@ class InvertedIndexTests(ExampleCase):
             for word, count in Counter(re.findall("[a-z]+", path.read_text().lower())).items():
                 expected[word].append([str(path), count])
         for workers in WORKERS:
-            lines = self.output_of("inverted_index/inverted_index.py", *files, "--workers", workers)
-            index = {entry["word"]: entry["files"] for entry in map(json.loads, lines)}
-            self.assertEqual(list(index), sorted(expected))
+            folder = self.folder / f"index {workers}"
+            self.output_of("inverted_index/inverted_index.py", folder, *files, "--workers", workers)
+            self.assertTrue((folder / "_SUCCESS").exists())
+            entries = [json.loads(line) for part in folder.glob("part-*") for line in part.read_text().splitlines()]
+            index = dict(entries)
+            self.assertEqual(len(entries), len(index))
+            self.assertEqual(index.keys(), expected.keys())
             for word, found in index.items():
                 self.assertEqual(found, sorted(expected[word], key=lambda posting: (-posting[1], posting[0])))
 

@@ -13,7 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import mappers
-from txmapreduce import MapReduce, Policy, Processes
+from txmapreduce import Inline, MapReduce, Policy, Processes
 from txmapreduce.aggregates import Counts, Sum
 from txmapreduce.errors import BadInput
 from txmapreduce.job import Job
@@ -48,6 +48,8 @@ class PolicyTests(SynchronousTestCase):
             *(("max_bad_records", value) for value in (-1, 1.5, 3)),
             *(("retry_exceptions", value) for value in (5, "ValueError", (ValueError, 5), ValueError(), None)),
             *(("blocksize", value) for value in (0, "many", None, -5, 1.5)),
+            *(("seed", value) for value in (1.5, "7", True)),
+            *((name, value) for name in ("reproducible", "speculate") for value in (1, "yes", None)),
         ]
         for name, value in refused:
             with self.assertRaises(BadInput, msg=f"{name}={value!r}") as caught:
@@ -86,6 +88,9 @@ class JobTests(SynchronousTestCase):
             ({"initial": 5}, ["initial"]),
             ({"initial": 5, "reduce": Sum()}, ["initial"]),
             ({"initial": None, "reduce_by_key": max}, ["initial"]),
+            ({"flat": "yes"}, ["flat", "'yes'"]),
+            ({"batched": 1}, ["batched"]),
+            ({"name": 5}, ["name"]),
             ({"policy": 5}, ["policy"]),
             ({"policy": {"retries": 1}}, ["policy"]),
         ]
@@ -128,9 +133,22 @@ class JobTests(SynchronousTestCase):
             *(("max_tasks_per_child", value) for value in (0, 1.5)),
             ("threads_per_worker", 0),
             ("initializer", 5),
-            *(("idle_timeout", value) for value in (0, -1, "60", math.nan)),
+            *(("idle_timeout", value) for value in (0, -1, "60", math.nan, True)),
+            *(("env", value) for value in (5, [("a", "b")], {"a": 1})),
+            ("initargs", [1]),
         ]
         for name, value in refused:
             with self.assertRaises(BadInput, msg=f"{name}={value!r}") as caught:
                 Processes(**{"max_workers": 2, name: value})
             self.assertIn(name, str(caught.exception))
+        for value in (5, "abc"):
+            with self.assertRaisesRegex(BadInput, "initargs"):
+                Processes(initializer=print, initargs=value)  # type: ignore[arg-type]
+
+    def test_backend(self) -> None:
+        """
+        What is no backend is refused, and the class of one.
+        """
+        for value in (5, Inline, Processes):
+            result = MapReduce(mappers.square).run([1], backend=value)  # type: ignore[arg-type]
+            self.assertIn("backend has to be one", str(self.failureResultOf(result, BadInput).value))

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import in_thread, python, script
-from txmapreduce import Inline, Policy, Processes, TextFiles, cogroup, join
+from txmapreduce import Inline, PartFiles, Policy, Processes, TextFiles, cogroup, join
 from txmapreduce import _sides_input as module
 from txmapreduce._feeds import Input, Records
 from txmapreduce._sides import LEFT, RIGHT, Groups, RecordsSplit, Rows, Sides, SideSplit
@@ -197,6 +197,15 @@ class WayTests(JoinCase):
         self.assertEqual([row async for row in job.stream(backend=self.pool)], expected)
         self.assertEqual(await in_thread(lambda: job.run_sync(backend=Inline())), expected)
         self.assertEqual(repr(job), "<BoundJob join>")
+
+    async def test_output(self) -> None:
+        """
+        The rows are written by the workers, too.
+        """
+        written = await join(self.left, self.right).run(backend=self.pool, output=PartFiles(self.folder / "rows"))
+        lines = [line for part in written.parts for line in Path(part).read_text().splitlines()]
+        expected = [[key, list(values)] for key, values in joined(self.left, self.right, "inner")]
+        self.assertEqual(sorted(map(json.loads, lines)), sorted(expected))
 
     def test_asyncio(self) -> None:
         """

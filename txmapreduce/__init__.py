@@ -9,8 +9,8 @@ The modules, each of which may import only those above it:
   - C{errors}: every exception that a user can catch
   - C{_context}: what a user's function can ask about its task
   - C{_aggregate}, C{aggregates}: L{Aggregate} and the ones that ship
-  - C{_reading}, C{inputs}: iterables and text files, as records and splits
-  - C{_formats}, C{outputs}: part files, and other sinks
+  - C{_reading}, C{_planning}, C{inputs}: iterables and text files, as records and splits
+  - C{_files}, C{_formats}, C{outputs}, C{sources}: part files and other sinks; files of other kinds as input
   - C{_loading}, C{_byvalue}, C{_blame}, C{_codec}: Python values and user functions to bytes and back
   - C{_broadcast}: read-only data that all tasks share
   - C{_sides}, C{_sides_input}, C{joins}: several inputs, brought together by key
@@ -53,22 +53,33 @@ if TYPE_CHECKING:
     from ._context import current_task
     from .backends.inline import Inline
     from .backends.processes import Processes, close_default_pool
-    from .inputs import TextFiles
+    from .inputs import Source, Split, TextFiles
     from .job import Policy
     from .joins import cogroup, join
     from .mapreduce import MapReduce
-    from .outputs import PartFiles
+    from .outputs import Draft, PartFiles, Sink, Written
+    from .sources import Csv, JsonLines, Parquet, PickleFiles, WholeFiles
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Broadcast",
+    "Csv",
+    "Draft",
     "Inline",
+    "JsonLines",
     "MapReduce",
+    "Parquet",
     "PartFiles",
+    "PickleFiles",
     "Policy",
     "Processes",
+    "Sink",
+    "Source",
+    "Split",
     "TextFiles",
+    "WholeFiles",
+    "Written",
     "__version__",
     "aggregates",
     "broadcast",
@@ -81,12 +92,22 @@ __all__ = [
 
 _PLACES = {
     "Broadcast": "_broadcast",
+    "Csv": "sources",
+    "Draft": "outputs",
     "Inline": "backends.inline",
+    "JsonLines": "sources",
     "MapReduce": "mapreduce",
+    "Parquet": "sources",
     "PartFiles": "outputs",
+    "PickleFiles": "sources",
     "Policy": "job",
     "Processes": "backends.processes",
+    "Sink": "outputs",
+    "Source": "inputs",
+    "Split": "inputs",
     "TextFiles": "inputs",
+    "WholeFiles": "sources",
+    "Written": "outputs",
     "aggregates": "",
     "broadcast": "_broadcast",
     "close_default_pool": "backends.processes",

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copyreg
 import fcntl
+import gc
 import mmap
 import os
 import pickle
@@ -39,6 +40,9 @@ Layout = tuple[tuple[int, int], ...]
 
 _ALIGNED = 64
 
+_MUCH = 64 << 20
+"""Bytes of values from which on those that nobody can reach are looked for, see L{_collect}."""
+
 
 def broadcast(value: T) -> Broadcast[T]:
     """
@@ -53,6 +57,7 @@ def broadcast(value: T) -> Broadcast[T]:
 
     @raise NotSerializable: when a part of the value can't be sent. The message says which.
     """
+    _collect()
     file = _File.create()
     try:
         layout, parts = _write(file, value)
@@ -137,6 +142,24 @@ class Shared:
 
 def _differ(one: object, other: object) -> bool:
     return one is not other
+
+
+def _collect() -> None:
+    """
+    Runs that are over refer to themselves, and so keep what they used until Python's collector comes by. It goes by
+    the number of objects and does not know how large these are: call it when they have doubled.
+    """
+    global _limit
+    if _in_use() > _limit:
+        gc.collect()
+        _limit = max(_MUCH, 2 * _in_use())
+
+
+_limit = _MUCH
+
+
+def _in_use() -> int:
+    return sum(len(shared.memory) for shared in list(_known.values()))
 
 
 # How a value gets into a file

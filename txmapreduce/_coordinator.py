@@ -25,7 +25,7 @@ from ._finishing import Output
 from ._plan import plan_of, progress_of
 from ._schedule import Schedule
 from ._tasks import EMPTY
-from .backends import AttemptFailed, Backend, Chunk, Session
+from .backends import AttemptFailed, Backend, Chunk, Session, checked
 from .errors import MapReduceError
 from .job import Job
 from .outputs import Draft, Sink
@@ -104,7 +104,7 @@ class Coordinator:
         if self._output is not None:
             functions["output"] = self._output.sink
         try:
-            session = self._backend.open(program, functions, self.post)
+            session = checked(self._backend).open(program, functions, self.post)
             self._session = checkpointed(session, self._job, self._plan.splits)
         except MapReduceError:
             self._end(Failure())

@@ -20,7 +20,18 @@ from typing import IO, Any
 
 from .errors import BadInput
 
-__all__ = ["DECOMPRESSORS", "FileSplit", "Piece", "check_encoding", "fsspec_for", "is_line_safe", "is_url", "suffix_of"]
+__all__ = [
+    "DECOMPRESSORS",
+    "FileSplit",
+    "Piece",
+    "check_encoding",
+    "fsspec_for",
+    "is_line_safe",
+    "is_url",
+    "named",
+    "open_stream",
+    "suffix_of",
+]
 
 BLOCK = 1 << 17
 """
@@ -116,10 +127,17 @@ class FileSplit:
                 raise _located(error, path, at) from None
 
     def __str__(self) -> str:
-        path, start, end = self.pieces[0]
-        if len(self.pieces) > 1:
-            return f"{path} to {self.pieces[-1][0]} ({len(self.pieces)} pieces)"
-        return path if end is None else f"{path}, bytes {start} to {end}"
+        return named(self.pieces)
+
+
+def named(pieces: tuple[Piece, ...], unit: str = "bytes") -> str:
+    """
+    What messages call some pieces, which are ranges of C{unit}.
+    """
+    path, start, end = pieces[0]
+    if len(pieces) > 1:
+        return f"{path} to {pieces[-1][0]} ({len(pieces)} pieces)"
+    return path if end is None else f"{path}, {unit} {start} to {end}"
 
 
 # Which bytes end a line
@@ -213,7 +231,7 @@ def _opened(piece: Piece) -> Iterator[tuple[ReadInto, int]]:
     """
     path, start, end = piece
     if end is None:
-        with _open_stream(path) as stream:
+        with open_stream(path) as stream:
             yield _from_stream(stream, path), 0
         return
     with open(path, "rb", buffering=0) as file:
@@ -272,7 +290,10 @@ def _from_stream(stream: IO[bytes], path: str) -> ReadInto:
 
 
 @contextmanager
-def _open_stream(path: str) -> Iterator[IO[bytes]]:
+def open_stream(path: str) -> Iterator[IO[bytes]]:
+    """
+    A file or a URL, decompressed where its suffix says so.
+    """
     with fsspec_for(path).open(path, "rb") if is_url(path) else open(path, "rb") as raw:
         module = DECOMPRESSORS.get(suffix_of(path))
         if module is None:

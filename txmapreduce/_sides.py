@@ -24,7 +24,7 @@ __all__ = ["LEFT", "RIGHT", "Groups", "Keyed", "RecordsSplit", "Rows", "SideSpli
 LEFT, RIGHT = 0, 1
 
 Key = Callable[[Any], Any]
-Value = tuple[int, Any, "list[Any] | None"]
+Value = tuple[int, Any, "Sequence[Any] | None"]
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class Keyed:
         partners = small.value.table(self.keys[1 - side]).get(key)
         if partners is None and not self.alone[side]:
             return ()
-        return ((key, (side, value, partners or [])),)
+        return ((key, (side, value, partners or ())),)
 
 
 class Rows:
@@ -186,7 +186,7 @@ class Rows:
         The rows of one key: for each value of the left side those with each of the right.
         """
         rights: list[Any] = []
-        lefts: list[Any] | None = None
+        lefts: Sequence[Any] | None = None
         alone = self.how in ("right", "outer")
         for side, value, partners in values:
             if side == RIGHT:

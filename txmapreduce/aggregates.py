@@ -117,6 +117,7 @@ class _Extreme(FewValues):
     _choose: ClassVar[Callable[..., Any]]
 
     def __post_init__(self) -> None:
+        _need_function(self.key)
         # Values with equal keys can differ, and then the first counts.
         object.__setattr__(self, "ordered", self.key is not None)
 
@@ -255,6 +256,11 @@ def _itself(value: Any) -> Any:
     return value
 
 
+def _need_function(key: object) -> None:
+    if key is not None and not callable(key):
+        raise BadInput(f"key has to be a function of a value, not {key!r}")
+
+
 def _need_number(k: int) -> None:
     if not isinstance(k, int) or isinstance(k, bool) or k < 0:
         raise BadInput(f"k has to be a whole number, 0 or more, not {k!r}")
@@ -275,6 +281,7 @@ class TopK(FewValues):
 
     def __post_init__(self) -> None:
         _need_number(self.k)
+        _need_function(self.key)
 
     def add(self, acc: list[Any], value: Any) -> list[Any]:
         if acc and len(acc) == self.k:

@@ -2,49 +2,28 @@
 What a run reads: sources give splits, and everything else that can be iterated gives records.
 
 A L{Source} lists its L{Split}s in the coordinator, and a worker reads them. The shape of that list depends on the files
-and the blocksize alone, never on the number of workers. L{TextFiles} is the source that ships; a reader of another kind
-is any object with the same two members. Data that is no source is pulled through a L{Feed}, no further than asked.
+and the blocksize alone, never on the number of workers. L{TextFiles} is one, L{txmapreduce.sources} has others; any
+object with the same two members is a source. Data that is no source is pulled through a L{Feed}, no further than asked.
 """
 
 from __future__ import annotations
 
 import codecs
-import os
 import re
-import stat
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from itertools import chain, islice
-from typing import Any, Protocol, Union, runtime_checkable
+from itertools import islice
+from typing import Any, Protocol, runtime_checkable
 
-from ._reading import (
-    DECOMPRESSORS,
-    FileSplit,
-    Piece,
-    check_encoding,
-    fsspec_for,
-    is_line_safe,
-    is_url,
-    suffix_of,
-)
+from ._planning import Paths, as_paths, cut, files_of, pack, target_of
+from ._reading import FileSplit, check_encoding, is_line_safe
 from .errors import BadInput
 
 __all__ = ["Feed", "FileSplit", "Source", "Split", "TextFiles", "is_async", "parse_bytes", "records_of"]
 
-SMALLEST_TARGET = 256 << 10
-"""Bytes: a smaller split would cost more to hand out than to read."""
-
-MOST_SPLITS = 256
-"""Splits that an input is cut into before they grow: enough to keep many workers evenly busy."""
-
-COST_OF_OPENING = 8 << 10
-"""Bytes that could be read in the time that it takes to open a file: what each file weighs on top of its size."""
-
 UNITS = {"": 1, **{unit: 1000**n for n, unit in enumerate("kmgtp", 1)}}
 UNITS.update({f"{unit}i": 1024**n for n, unit in enumerate("kmgtp", 1)})
-
-Paths = Union[str, "os.PathLike[str]", Iterable[Union[str, "os.PathLike[str]"]]]
 
 
 def parse_bytes(size: int | str) -> int:
@@ -158,7 +137,7 @@ class TextFiles:
         """
         check_encoding(encoding, errors, blocks)
         self.__dict__.update(
-            paths=_as_paths(paths),
+            paths=as_paths("TextFiles", paths),
             blocksize=None if blocksize is None else parse_bytes(blocksize),
             encoding=codecs.lookup(encoding).name,
             errors=errors,
@@ -172,141 +151,13 @@ class TextFiles:
         @param blocksize: bytes; it counts when C{self.blocksize} is C{None}.
         @raise BadInput: when a path names no file, a glob matches none, or fsspec is missing.
         """
-        files = [file for path in self.paths for file in _expand(path)]
-        total = sum(size for _, size in files)
-        target = min(self.blocksize or blocksize, max(SMALLEST_TARGET, total // MOST_SPLITS))
+        files = files_of(self.paths)
+        target = target_of(files, self.blocksize or blocksize)
         whole = not (self.blocks or is_line_safe(self.encoding, self.errors))
-        pieces = chain.from_iterable(_cut(path, size, target, whole) for path, size in files)
         return [
             FileSplit(packed, nbytes, self.encoding, self.errors, self.blocks)
-            for packed, nbytes in _pack(pieces, target)
+            for packed, nbytes in pack(cut(files, target, whole), target)
         ]
-
-
-# Planning
-
-
-def _as_paths(paths: Paths) -> tuple[str, ...]:
-    try:
-        one = isinstance(paths, (str, bytes, os.PathLike))
-        found = tuple(os.fsdecode(path) for path in ([paths] if one else paths))  # type: ignore[union-attr, arg-type]
-    except TypeError as error:
-        raise BadInput(f"TextFiles takes a path or an iterable of paths: {error}") from None
-    if "" in found:
-        raise BadInput("TextFiles was given an empty path")
-    return found
-
-
-def _expand(path: str) -> Iterable[tuple[str, int]]:
-    """
-    The files that a path stands for, with their sizes in bytes.
-    """
-    if is_url(path):
-        return _expand_url(path)
-    # Absolute: a worker that has been running for a while need not have our folder.
-    absolute = os.path.abspath(path)
-    if os.path.isdir(absolute):
-        return ((name, _size(name)) for name in sorted(_below(absolute)))
-    if not os.path.lexists(absolute) and re.search(r"[*?[]", path):
-        return _expand_glob(path)
-    return [(absolute, _size(absolute))]
-
-
-def _expand_glob(pattern: str) -> list[tuple[str, int]]:
-    import glob
-
-    found = sorted(os.path.abspath(name) for name in glob.glob(pattern, recursive=True) if not os.path.isdir(name))
-    if not found:
-        raise BadInput(f"no file matches {pattern}")
-    return [(name, _size(name)) for name in found]
-
-
-def _below(folder: str) -> Iterator[str]:
-    for name, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = [each for each in folders if not each.startswith((".", "_"))]
-        for path in (os.path.join(name, each) for each in files if not each.startswith((".", "_"))):
-            if os.path.isfile(path) or os.path.islink(path):
-                yield path
-
-
-def _refuse(error: OSError) -> None:
-    raise BadInput(f"{error.filename} can't be read: {error.strerror}") from error
-
-
-def _size(path: str) -> int:
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise BadInput(f"{path} can't be read: {error.strerror}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise BadInput(f"{path} is not a regular file. What can be read only once can be given as data: open(path)")
-    if not os.access(path, os.R_OK):
-        raise BadInput(f"{path} can't be read: permission denied")
-    return found.st_size
-
-
-def _expand_url(url: str) -> list[tuple[str, int]]:
-    fsspec = fsspec_for(url)
-    try:
-        files = _remote_files(fsspec, url)
-    except FileNotFoundError:
-        raise BadInput(f"there is no file {url}") from None
-    except ImportError as error:
-        raise BadInput(f"{url} needs one more package: {error}") from error
-    except Exception as error:  # each remote store has kinds of its own
-        raise BadInput(f"{url} can't be read: {error or type(error).__name__}") from error
-    if not files and "*" in url:
-        raise BadInput(f"no file matches {url}")
-    return files
-
-
-def _remote_files(fsspec: Any, url: str) -> list[tuple[str, int]]:
-    store, path = fsspec.core.url_to_fs(url)
-    # A URL may be more than a store and a path (a chain, a query): then only the URL itself names it.
-    if "*" in url and not url.startswith("http"):
-        found = store.glob(path, detail=True)
-    else:
-        info = store.info(path)
-        if info.get("type") != "directory":
-            return [(url, info.get("size") or 0)]
-        found = store.find(path, detail=True)
-    return [
-        (store.unstrip_protocol(name), info.get("size") or 0)
-        for name, info in sorted(found.items())
-        if info.get("type") == "file"
-    ]
-
-
-def _cut(path: str, size: int, target: int, whole: bool) -> Iterator[tuple[Piece, int]]:
-    """
-    The pieces of one file with their sizes: near-equal ranges of at most C{target} bytes, or the file as it is.
-    """
-    # A size of 0 is read as a stream: files that the system makes up as they are read, as in /proc, have it too.
-    if whole or size == 0 or is_url(path) or suffix_of(path) in DECOMPRESSORS:
-        yield (path, 0, None), size
-        return
-    count = -(-size // target)
-    for number in range(count):
-        start, end = size * number // count, size * (number + 1) // count
-        yield (path, start, end), end - start
-
-
-def _pack(pieces: Iterable[tuple[Piece, int]], target: int) -> Iterator[tuple[tuple[Piece, ...], int]]:
-    """
-    Consecutive pieces put together up to C{target} bytes, with the sum of their sizes.
-    """
-    packed: list[Piece] = []
-    nbytes = weight = 0
-    for piece, size in pieces:
-        if packed and (weight + size > target or is_url(piece[0])):
-            yield tuple(packed), nbytes
-            packed, nbytes, weight = [], 0, 0
-        packed.append(piece)
-        nbytes += size
-        # Nothing is packed behind a remote file: its size need not be known.
-        weight += target if is_url(piece[0]) else size + COST_OF_OPENING
-    if packed:
-        yield tuple(packed), nbytes
 
 
 # Data that is no source

@@ -38,6 +38,10 @@ def _count(name: str, value: object, least: int) -> None:
     _need(good, f"{name} has to be a whole number of {least} or more, not {value!r}")
 
 
+def _flag(name: str, value: object) -> None:
+    _need(isinstance(value, bool), f"{name} is True or False, not {value!r}")
+
+
 def _seconds(name: str, value: object) -> None:
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
     _need(good, f"{name} has to be a number of seconds above 0, not {value!r}")
@@ -122,8 +126,12 @@ class Policy:
         if self.checkpoint is not None:
             good = isinstance(self.checkpoint, (str, os.PathLike)) and isinstance(os.fspath(self.checkpoint), str)
             _need(good and os.fspath(self.checkpoint) != "", f"checkpoint is a path, not {self.checkpoint!r}")
+        for name in ("speculate", "reproducible"):
+            _flag(name, getattr(self, name))
+        if self.seed is not None:
+            good = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+            _need(good, f"seed has to be a whole number, not {self.seed!r}")
         _need(self.bad_records in ("raise", "skip"), f'bad_records is "raise" or "skip", not {self.bad_records!r}')
-        _need(isinstance(self.speculate, bool), f"speculate is True or False, not {self.speculate!r}")
         _need(self.trust in ("objects", "data"), f'trust is "objects" or "data", not {self.trust!r}')
         _need(
             self.max_bad_records is None or self.bad_records == "skip",
@@ -172,6 +180,9 @@ class Job:
         _need(
             self.initial is EMPTY or has_op, "initial goes with reduce and a function; an Aggregate has its own zero()"
         )
+        for name in ("flat", "batched"):
+            _flag(name, getattr(self, name))
+        _need(self.name is None or isinstance(self.name, str), f"name has to be text, not {self.name!r}")
         _need(isinstance(self.policy, Policy), f"policy has to be a Policy, not {self.policy!r}")
 
     @property

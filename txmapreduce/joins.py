@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from .backends import Backend
+    from .outputs import Sink
 
 __all__ = ["BoundJob", "cogroup", "join"]
 
@@ -109,32 +110,32 @@ class BoundJob:
     def __repr__(self) -> str:
         return repr(self.job).replace("MapReduce", "BoundJob", 1)
 
-    def run(self, *, backend: Backend | None = None) -> Deferred[Any]:
+    def run(self, *, backend: Backend | None = None, output: Sink | None = None) -> Deferred[Any]:
         """
         See L{MapReduce.run}.
         """
-        return self.job.run(self._data, backend=backend)
+        return self.job.run(self._data, backend=backend, output=output)
 
-    def start(self, *, backend: Backend | None = None) -> Run:
+    def start(self, *, backend: Backend | None = None, output: Sink | None = None) -> Run:
         """
         See L{MapReduce.start}.
         """
-        return self.job.start(self._data, backend=backend)
+        return self.job.start(self._data, backend=backend, output=output)
 
-    def run_sync(self, *, backend: Backend | None = None) -> Any:
+    def run_sync(self, *, backend: Backend | None = None, output: Sink | None = None) -> Any:
         """
         See L{MapReduce.run_sync}.
         """
-        return self.job.run_sync(self._data, backend=backend)
+        return self.job.run_sync(self._data, backend=backend, output=output)
 
-    async def run_async(self, *, backend: Backend | None = None) -> Any:
+    async def run_async(self, *, backend: Backend | None = None, output: Sink | None = None) -> Any:
         """
         See L{MapReduce.run_async}.
         """
         from ._async_input import at_home
 
         data = replace(self._data, inputs=tuple(map(at_home, self._data.inputs)))
-        return await self.job.run_async(data, backend=backend)
+        return await self.job.run_async(data, backend=backend, output=output)
 
     def stream(self, *, ordered: bool = True, backend: Backend | None = None) -> Stream:
         """

@@ -3,22 +3,20 @@ Make an inverted index of text files: for each word, the files that it is in, wi
 """
 
 import argparse
-import json
 import re
-import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from txmapreduce import Inline, MapReduce, Processes
+from txmapreduce import Inline, MapReduce, PartFiles, Processes, WholeFiles
 
 
-def postings(path: str) -> Iterator[tuple[str, tuple[str, int]]]:
+def postings(file: tuple[str, str]) -> Iterator[tuple[str, tuple[str, int]]]:
     """
     The words of a file, each with the file and how often it is there.
     """
-    text = Path(path).read_text("utf-8", errors="replace")
+    path, text = file
     for word, count in Counter(re.findall(r"[a-z]+", text.lower())).items():
         yield word, (path, count)
 
@@ -37,17 +35,16 @@ def standard_library() -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make an inverted index of text files with all cores.")
+    parser.add_argument("folder", type=Path, help="where the index is written, a folder that is not there yet")
     parser.add_argument("files", nargs="*", type=Path, help="default: the standard library's own *.py files")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it (default: standard output)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores; 0: in this process)")
     args = parser.parse_args()
 
     job = MapReduce(postings, reducer=entry)
-    paths = map(str, args.files or standard_library())
+    files = WholeFiles(args.files or standard_library(), encoding="utf-8", errors="replace")
     backend = Inline() if args.workers == 0 else Processes(args.workers)
-    with open(args.output, "w", encoding="utf-8") if args.output else sys.stdout as file:
-        for word, found in job.stream(paths, backend=backend):
-            print(json.dumps({"word": word, "files": found}), file=file)
+    written = job.run_sync(files, backend=backend, output=PartFiles(args.folder))
+    print(f"{written.records:,} words in {len(written.parts)} files in {written.folder}")
 
 
 if __name__ == "__main__":

@@ -3,20 +3,13 @@ Join orders with the customers who gave them.
 """
 
 import argparse
-import json
+from operator import itemgetter
 from pathlib import Path
 
-from txmapreduce import Inline, Processes, TextFiles, join
+from txmapreduce import Inline, JsonLines, Processes, join
 
 HERE = Path(__file__).parent
-
-
-def customer(line: str) -> int:
-    return int(json.loads(line)["customer"])
-
-
-def number(line: str) -> int:
-    return int(json.loads(line)["id"])
+KEYS = (itemgetter("customer"), itemgetter("id"))
 
 
 def main() -> None:
@@ -27,11 +20,11 @@ def main() -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores; 0: in this process)")
     args = parser.parse_args()
 
-    job = join(TextFiles(args.orders), TextFiles(args.customers), how=args.how, key=(customer, number))
-    for key, (order, person) in job.stream(backend=Inline() if args.workers == 0 else Processes(args.workers)):
-        name = json.loads(person)["name"] if person else "-"
-        item = json.loads(order)["item"] if order else "-"
-        print(key, name, item, sep="\t")
+    job = join(JsonLines(args.orders), JsonLines(args.customers), how=args.how, key=KEYS)
+    for number, (order, customer) in job.stream(backend=Inline() if args.workers == 0 else Processes(args.workers)):
+        name = customer["name"] if customer else "-"
+        item = order["item"] if order else "-"
+        print(number, name, item, sep="\t")
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .._codec import Buffer
 from .._events import Attempt, Event, Handle, Outcome
 from .._tasks import Program
-from ..errors import MapReduceError
+from ..errors import BadInput, MapReduceError
 from ..inputs import Split
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-__all__ = ["AttemptFailed", "Backend", "Chunk", "Listener", "PortableSession", "Session"]
+__all__ = ["AttemptFailed", "Backend", "Chunk", "Listener", "PortableSession", "Session", "checked"]
 
 Chunk = Sequence[Any] | Split | None
 """What an attempt works on: the records of a map, a split, or nothing for a fold."""
@@ -124,3 +124,14 @@ class Backend(Protocol):
         @raise NotSerializable: the program can't be sent.
         @raise BackendUnavailable: the backend is closed.
         """
+
+
+def checked(backend: Backend) -> Backend:
+    """
+    The backend itself.
+
+    @raise BadInput: it is none.
+    """
+    if isinstance(backend, type) or not callable(getattr(backend, "open", None)):
+        raise BadInput(f"backend has to be one, such as Processes(4) or Inline(), not {backend!r}")
+    return backend

@@ -77,12 +77,18 @@ class Processes(Service):
         ):
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
                 raise BadInput(f"{label} has to be a whole number of {least} or more, not {value!r}")
+        if not isinstance(env, (Mapping, type(None))):
+            raise BadInput(f"env has to map names to texts, not {env!r}")
         for name, text in (env or {}).items():
             if not isinstance(name, str) or not isinstance(text, str):
                 raise BadInput(f"env has to map names to texts, and {name!r}: {text!r} does not")
         if initializer is not None and not callable(initializer):
             raise BadInput(f"initializer has to be a function, not {initializer!r}")
-        if not isinstance(idle_timeout, (int, float)) or not idle_timeout > 0:
+        if initializer is None and initargs != ():
+            raise BadInput("initargs goes with initializer")
+        if isinstance(initargs, (str, bytes)) or not isinstance(initargs, Iterable):
+            raise BadInput(f"initargs has to be a list or tuple of arguments, not {initargs!r}")
+        if not isinstance(idle_timeout, (int, float)) or isinstance(idle_timeout, bool) or not idle_timeout > 0:
             raise BadInput(f"idle_timeout has to be a number of seconds above 0, not {idle_timeout!r}")
         try:
             limit = None if memory_limit is None else parse_bytes(memory_limit)
