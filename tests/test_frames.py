@@ -24,7 +24,7 @@ LARGE = 40_000  # A buffer of this size is read into a place of its own.
 
 DONE = Done(1, 2, False, 3, 4, 0.5, (1, 1), (b"small", b"x" * LARGE))
 FAILED = Failed(1, 2, 3, -1, "map", ("ValueError", "Exception"), "no \udcff", "Traceback", (b"pickle",))
-FOLD = Fold(1, 2, 1, True, 4, False, (2, 0, 1), (b"", b"y" * LARGE, b"z"))
+FOLD = Fold(1, 2, 1, True, -1, 4, False, (2, 0, 1), (b"", b"y" * LARGE, b"z"))
 SOME = [Hello(VERSION, 17), DONE, FAILED, Forget(3), FOLD]
 
 quick = settings(
@@ -174,7 +174,7 @@ class RoundTripTests(SynchronousTestCase):
         """
         Two reads give the same as one, wherever the cut is.
         """
-        data = joined(Hello(VERSION, 17), FAILED, Fold(1, 2, 1, True, 4, False, (2,), (b"abc", b"", b"z" * 20)))
+        data = joined(Hello(VERSION, 17), FAILED, Fold(1, 2, 1, True, -1, 4, False, (2,), (b"abc", b"", b"z" * 20)))
         whole = decoded(data, scratch=64)
         self.assertEqual(len(whole), 3)
         for cut in range(1, len(data)):

@@ -27,7 +27,7 @@ class MessagesTests(SynchronousTestCase):
         """
         A message's kind is its place among these. New ones go to the end, or C{VERSION} changes.
         """
-        names = "Hello Surroundings Define Map Fold HandOver Forget Done Failed Parts Release Free"
+        names = "Hello Surroundings Define Map Fold HandOver Forget Done Failed Parts Spills Release Free"
         self.assertEqual([cls.__name__ for cls in KINDS], names.split())
 
     def test_every_message_once(self) -> None:

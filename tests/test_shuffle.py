@@ -23,7 +23,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import mappers
 from tests.support import python
 from txmapreduce import _shuffle
-from txmapreduce._shuffle import ByKey, ByKeyAggregate, Group, join, partition_of, pieces, split
+from txmapreduce._partition import partition_of
+from txmapreduce._shuffle import ByKey, ByKeyAggregate, join, pieces, split
 from txmapreduce.aggregates import Aggregate, Collect, Counts, Distinct, Max, Mean, Sum, TopK
 
 atoms = (
@@ -46,7 +47,7 @@ tables = st.dictionaries(keys, st.integers()) | st.dictionaries(texts, st.intege
 PRINTS = """
 import json
 from decimal import Decimal
-from txmapreduce._shuffle import partition_of
+from txmapreduce._partition import partition_of
 keys = ["", "a", "key\\ud800", b"a", 1, -1, 10**30, 1.5, float("inf"), True, None, (1, "a"), ("a", (b"b", None)), (),
     Decimal("1.5"), 2j, frozenset("abc")]
 print(json.dumps([partition_of(key, 97) for key in keys]))
@@ -131,7 +132,7 @@ class PiecesTests(SynchronousTestCase):
         """
         The pieces of a list, a dict or a Counter are it again when they are joined; anything else is one piece.
         """
-        with mock.patch.object(_shuffle, "_SLICE", 10):
+        with mock.patch.object(_shuffle, "SLICE", 10):
             for size in (0, 1, 9, 10, 11, 100, 101):
                 for value in (list(range(size)), {n: -n for n in range(size)}, Counter({n: -n for n in range(size)})):
                     cut = list(pieces(value))
@@ -151,8 +152,6 @@ class Folding(SynchronousTestCase):
         ByKey(operator.add),
         ByKey(max),
         *map(ByKeyAggregate, [Sum(), Counts(), Max(), Mean(), Collect(), Distinct(), TopK(2)]),
-        Group(mappers.joined, None),
-        Group(mappers.total_of, mappers.total),
     ]
 
     @given(st.lists(st.tuples(st.integers(0, 4), st.integers()), max_size=30), st.lists(st.integers(0, 30), max_size=4))
@@ -184,13 +183,3 @@ class Folding(SynchronousTestCase):
                 acc = aggregate.merge(acc, aggregate.add_many(aggregate.zero(), [(1, 7), (3, 1)]))
                 acc = aggregate.add_many(acc, [(1, 7), (2, 1), (4, 4)])
                 self.assertEqual(b, before, repr(aggregate))
-
-    def test_ascending(self) -> None:
-        """
-        The classic form takes the keys in ascending order, and each key's values in the order they came.
-        """
-        group = Group(mappers.joined, None)
-        acc = group.add_many(group.zero(), [("b", 1), ("a", 2), ("b", 3)])
-        self.assertEqual(
-            group.finish(group.merge(acc, {"a": [4], "c": [5]})), [("a", [2, 4]), ("b", [1, 3]), ("c", [5])]
-        )

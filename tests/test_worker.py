@@ -186,7 +186,9 @@ class AnswerTests(SynchronousTestCase):
         parts = [worker.codec.dumps(text) for text in "abc"]
         buffers = tuple(buffer for part in parts for buffer in part)
         lengths = tuple(map(len, parts))
-        worker.send(Fold(1, 7, 1, False, 1, False, lengths, buffers), Fold(1, 8, 1, True, 1, False, lengths, buffers))
+        worker.send(
+            Fold(1, 7, 1, False, -1, 1, False, lengths, buffers), Fold(1, 8, 1, True, -1, 1, False, lengths, buffers)
+        )
         self.assertEqual([worker.values(worker.next()) for _ in range(2)], [["abc"], ["<abc"]])
 
     def test_holds_until_asked(self) -> None:

@@ -17,7 +17,10 @@ The modules, each of which may import only those above it:
   - C{_arena}: memory that coordinator and worker share, for large buffers
   - C{_headers}, C{_messages}: what coordinator and worker say to each other, and its limits
   - C{_frames}: bytes to messages and back
-  - C{_shuffle}: keys: partitions, and how their values come together
+  - C{_partition}, C{_ordering}: which partition owns a key, and the orders of keys
+  - C{_shuffle}, C{_grouping}: keys, and how their values come together, in any order or in that of the input
+  - C{_runs}, C{_merge}, C{_spill}: what does not fit into memory: sorted runs in files, and merging them as streams
+  - C{_folding}: partials to one, or to the result
   - C{_mapping}, C{_failures}, C{_tasks}: run one map or one reduce task, the same in every backend
   - C{_plain}: results that are plain data, for coordinators that trust no worker
   - C{_lifeline}, C{_surroundings}, C{_worker}: how the child process ends, what it takes over, and its loop
@@ -26,6 +29,7 @@ The modules, each of which may import only those above it:
     run
   - C{_cgroup}, C{_note}, C{_output}, C{_pipes}, C{_launch}, C{_process}: one child's start, pipes, output and life
   - C{_slots}, C{_lending}, C{_memory}, C{_starts}, C{_pool}: several children, and the runs that share them
+  - C{_folder}: where the workers of a run spill, gone with the run
   - C{_background}, C{_blocking}: the way to scripts, threads and asyncio
   - C{backends}: where tasks run: C{inline}, C{processes}
   - C{_feeds}, C{_async_input}: what a run reads from

@@ -16,14 +16,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from ._cgroup import folders
 from ._slots import Slot
 
-__all__ = ["MemoryWatch", "resident"]
+__all__ = ["MemoryWatch", "resident", "total_memory"]
 
 SHORTEST = 0.05
 """Seconds from one look to the next, at the least."""
 SHARE = 0.003
 """What looking may cost, as a share of one processor."""
+
+
+_LIMITS = ("memory.max", "memory.limit_in_bytes")
+"""Where a control group's limit stands, in versions 2 and 1."""
 
 
 class Keeper(Protocol):
@@ -102,6 +107,19 @@ class MemoryWatch:
 
 def _mebibytes(size: int) -> str:
     return f"{size / (1 << 20):.4g} MiB"
+
+
+def total_memory() -> int:
+    """
+    The bytes of memory that this process and its workers may have: all that there is, or what the control group allows.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in (folder / name for folder in folders("memory") for name in _LIMITS):
+        try:
+            limits.append(int(file.read_text()))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return min(limits)
 
 
 def resident() -> Callable[[Iterable[int]], Mapping[int, int]]:

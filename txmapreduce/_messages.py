@@ -8,8 +8,8 @@ the header as they are, never joined or copied. C{KINDS} numbers the messages.
 Down the task pipe (coordinator to worker): L{Surroundings} and L{Define} prepare, L{Map} and L{Fold} are tasks,
 L{HandOver} asks for what was kept, L{Forget} ends a run, L{Free} a value that was broadcast. Up the result pipe:
 L{Hello} once, then one of L{Done} and L{Failed} for each task, in the order in which they were sent, and one L{Parts}
-for each L{HandOver}. The pool's initializer, which is defined as a run of its own, is answered with a L{Done}, too.
-L{Release} goes both ways.
+for each L{HandOver}; L{Spills} before a worker writes to the run's folder. The pool's initializer, which is defined as
+a run of its own, is answered with a L{Done}, too. L{Release} goes both ways.
 """
 
 from __future__ import annotations
@@ -83,14 +83,16 @@ class Map(NamedTuple):
 class Fold(NamedTuple):
     """
     Fold partials in the order given: the buffers hold them one after the other, C{lengths} says how many buffers each
-    has. C{finish}: the last fold, which applies C{initial}, C{finish} and the reducer; otherwise the result is wanted
-    in C{npartitions} parts. C{kept}: start from the part that was kept at the last L{HandOver}.
+    has. C{finish}: the last fold, which applies C{initial}, C{finish} and the reducer, to partition C{partition} of
+    C{npartitions}, or to everything (-1); otherwise the result is wanted in C{npartitions} parts. C{kept}: start from
+    the part that was kept at the last L{HandOver}.
     """
 
     run: int
     task: int
     attempt: int
     finish: bool
+    partition: int
     npartitions: int
     kept: bool
     lengths: tuple[int, ...]
@@ -168,6 +170,15 @@ class Parts(NamedTuple):
     buffers: tuple[Buffer, ...]
 
 
+class Spills(NamedTuple):
+    """
+    The worker wants to write what does not fit into memory: it waits for the run's folder.
+    """
+
+    run: int
+    buffers: tuple[Buffer, ...] = ()
+
+
 class Release(NamedTuple):
     """
     The sender has no view of these blocks of shared memory any more, see L{txmapreduce._arena}.
@@ -241,7 +252,9 @@ def cut(buffers: Sequence[Buffer], lengths: Sequence[int]) -> list[Sequence[Buff
     return parts
 
 
-Message = Hello | Surroundings | Define | Map | Fold | HandOver | Forget | Done | Failed | Parts | Release | Free
+Message = (
+    Hello | Surroundings | Define | Map | Fold | HandOver | Forget | Done | Failed | Parts | Spills | Release | Free
+)
 
 KINDS: tuple[type[Message], ...] = (
     Hello,
@@ -254,6 +267,7 @@ KINDS: tuple[type[Message], ...] = (
     Done,
     Failed,
     Parts,
+    Spills,
     Release,
     Free,
 )

@@ -22,12 +22,12 @@ from twisted.python.failure import Failure
 from ._arena import Arena
 from ._frames import Decoder, encode
 from ._loading import Buffer
-from ._messages import Done, Failed, Hello, Message, Parts, Release
+from ._messages import Done, Failed, Hello, Message, Parts, Release, Spills
 from .errors import ProtocolError
 
 __all__ = ["ExitWatch", "OutputPipe", "ResultPipe", "TaskPipe", "bytes_waiting"]
 
-_UP = (Hello, Done, Failed, Parts, Release)
+_UP = (Hello, Done, Failed, Parts, Spills, Release)
 _OUTPUT_READ = 8192
 _READS_A_TURN = 4
 _IOVECS = 512

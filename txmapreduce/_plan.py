@@ -7,6 +7,7 @@ from __future__ import annotations
 from ._events import Plan, Progress
 from ._feeds import Input
 from ._schedule import Schedule
+from ._shuffle import by_key
 from .job import Job
 
 __all__ = ["plan_of", "progress_of"]
@@ -17,10 +18,11 @@ def plan_of(job: Job, source: Input, streams: bool, in_order: bool, writes: bool
     What the schedule has to know of a run. C{writes}: it has an output.
     """
     policy = job.policy
+    aggregate = job.program().aggregate
     saves = policy.checkpoint is not None  # then what a chunk gives is kept apart from what others give
     return Plan(
         collects=job.collects,
-        ordered=policy.reproducible or saves or job.program().aggregate.ordered,
+        ordered=saves or aggregate.ordered or (policy.reproducible and not by_key(aggregate)),
         chunksize=policy.chunksize or (None if source.splits else policy.fixed_chunksize),
         splits=source.splits,
         length=None if source.splits else source.length,

@@ -1,83 +1,50 @@
 """
 Keys: which partition owns a key, and how the values of each key come together.
 
-L{ByKey} and L{Group} are aggregates of C{(key, value)} pairs; their accumulators are dicts, which L{split} cuts into
-partitions. A partition is chosen by L{partition_of}, whose answer is the same in every process and on every machine.
+L{ByKey} and L{ByKeyAggregate} are aggregates of C{(key, value)} pairs; their accumulators are dicts, which L{split}
+cuts into partitions, as L{txmapreduce._partition.partition_of} says.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import operator
 import pickle
 import zlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from decimal import Decimal
-from fractions import Fraction
 from functools import partial
 from itertools import chain
 from typing import Any
 
 from ._aggregate import Aggregate
+from ._ordering import HashOrder
+from ._partition import partition_of
 
 __all__ = [
+    "SLICE",
     "ByKey",
     "ByKeyAggregate",
-    "Group",
     "Items",
     "Partition",
+    "Stream",
     "by_key",
     "join",
     "partition_of",
     "pieces",
     "split",
+    "whole",
 ]
 
-_NUMBERS = (int, float, complex, Decimal, Fraction)
-_KNOWN_EQUALITIES = (str.__eq__, bytes.__eq__, tuple.__eq__)
 _UNSHARED = {str, bytes}
 """Types of keys that lead to nothing else."""
-_SLICE = 50_000
+SLICE = 50_000
 """How many entries one piece of a large result has: some 5 ms of decoding, so that the reactor stays free."""
 _BUCKETS = 128
 """How many buckets all partitions have together, about. The dict of one then stays in the processor's cache, where
 merging takes a third of the time (650,000 keys into as many others: 757 ms in one dict, 255 ms in 32)."""
-
-
-def partition_of(key: Hashable, npartitions: int) -> int:
-    """
-    The number of the partition that owns C{key}.
-
-    Equal keys have equal partitions, across types as well (C{1 == 1.0 == True}), in any process. Python's own hash of a
-    number keeps that promise and that of text does not, so text goes through CRC-32. Keys of any other type than
-    text, bytes, numbers and tuples of them share partition 0, and so do those with an C{__eq__} of their own: that is
-    always right, if not always balanced.
-    """
-    if type(key) is str:  # the common case, without another call
-        return zlib.crc32(key.encode("utf-8", "surrogatepass")) % npartitions
-    return _stable_hash(key) % npartitions
-
-
-def _stable_hash(key: Any) -> int:
-    if type(key).__module__ == "numpy" and hasattr(key, "item"):
-        key = key.item()  # what it equals, and hashes as
-    if isinstance(key, (str, bytes, tuple)) and type(key).__eq__ not in _KNOWN_EQUALITIES:
-        return 0
-    if isinstance(key, str):
-        return zlib.crc32(key.encode("utf-8", "surrogatepass"))
-    if isinstance(key, _NUMBERS):
-        # CPython's hash of a number keeps small numbers as they are: mix, so that steps in the keys do no harm.
-        return (hash(key) * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) >> 32
-    if isinstance(key, bytes):
-        return zlib.crc32(key)
-    if isinstance(key, tuple):
-        total = len(key)
-        for item in key:
-            total = (total * 1_000_003 ^ _stable_hash(item)) & 0xFFFFFFFF
-        return total
-    return 0
 
 
 def by_key(aggregate: Aggregate) -> bool:
@@ -202,6 +169,18 @@ class Partition:
         return self
 
 
+class Stream:
+    """
+    A result in pieces, each made when it is asked for.
+    """
+
+    def __init__(self, pieces: Iterator[Any]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._pieces
+
+
 Table = dict[Any, Any] | Items | Partition
 
 
@@ -211,6 +190,7 @@ class ByKey(Aggregate):
     """
 
     ordered = False
+    order = HashOrder()
     _by_key = True
 
     def __init__(self, op: Callable[[Any, Any], Any]) -> None:
@@ -248,6 +228,7 @@ class ByKeyAggregate(Aggregate):
     One aggregate per key: C{{key: finish(fold of the key's values)}}.
     """
 
+    order = HashOrder()
     _by_key = True
 
     def __init__(self, aggregate: Aggregate) -> None:
@@ -277,53 +258,6 @@ class ByKeyAggregate(Aggregate):
         return {key: finish(value) for key, value in acc.items()}
 
 
-class Group(Aggregate):
-    """
-    The classic form: the values of each key in input order, then C{reducer(key, values)} for each key in ascending
-    order. A C{combiner(key, values)} yields what stands in for some values of a key, on the map side.
-    """
-
-    ordered = True
-    _by_key = True
-
-    def __init__(
-        self,
-        reducer: Callable[[Any, Iterator[Any]], Iterable[Any]],
-        combiner: Callable[[Any, Iterator[Any]], Iterable[Any]] | None,
-    ) -> None:
-        self.reducer = reducer
-        self.combiner = combiner
-
-    def zero(self) -> dict[Any, list[Any]]:
-        return {}
-
-    def add(self, acc: dict[Any, list[Any]], value: tuple[Any, Any]) -> dict[Any, list[Any]]:
-        return self.add_many(acc, [value])
-
-    def add_many(self, acc: dict[Any, list[Any]], values: Iterable[tuple[Any, Any]]) -> dict[Any, list[Any]]:
-        groups = acc if self.combiner is None else {}
-        for key, value in values:
-            if key in groups:
-                groups[key].append(value)
-            else:
-                groups[key] = [value]
-        if self.combiner is None:
-            return acc
-        return self.merge(acc, {key: list(self.combiner(key, iter(group))) for key, group in groups.items()})
-
-    def merge(self, a: dict[Any, list[Any]], b: Table) -> dict[Any, list[Any]]:
-        for key, values in b.items():
-            if key in a:
-                a[key].extend(values)
-            else:
-                a[key] = list(values)
-        return a
-
-    def finish(self, acc: dict[Any, list[Any]]) -> list[Any]:
-        reducer = self.reducer
-        return [out for key in sorted(acc) for out in reducer(key, iter(acc[key]))]
-
-
 def split(acc: dict[Any, Any] | Partition, npartitions: int) -> list[Any]:
     """
     Cut a dict into C{npartitions} by L{partition_of} its keys: L{Items} if that is one, or else L{Partition}s.
@@ -331,14 +265,15 @@ def split(acc: dict[Any, Any] | Partition, npartitions: int) -> list[Any]:
     kind = acc.kind if isinstance(acc, Partition) else type(acc)
     if npartitions == 1:
         return [Items(kind, list(acc), list(acc.values()))]
-    count = max(1, _BUCKETS // npartitions) * npartitions
+    each = max(1, _BUCKETS // npartitions)
+    count = each * npartitions
     keys: list[list[Any]] = [[] for _ in range(count)]
     values: list[list[Any]] = [[] for _ in range(count)]
     for number, key, value in zip(_numbers(acc, count), acc, acc.values(), strict=True):
         keys[number].append(key)
         values[number].append(value)
     buckets = list(map(partial(Items, kind), keys, values))
-    return [Partition(kind, buckets[n::npartitions]) for n in range(npartitions)]
+    return [Partition(kind, buckets[n : n + each]) for n in range(0, count, each)]
 
 
 def _numbers(keys: Iterable[Any], count: int) -> Iterable[int]:
@@ -347,22 +282,24 @@ def _numbers(keys: Iterable[Any], count: int) -> Iterable[int]:
     """
     if set(map(type, keys)) == {str}:
         with suppress(UnicodeEncodeError):
-            return [number % count for number in map(zlib.crc32, map(str.encode, keys))]
+            return [number * count >> 32 for number in map(zlib.crc32, map(str.encode, keys))]
     return [partition_of(key, count) for key in keys]
 
 
 def pieces(value: Any) -> Iterator[Any]:
     """
-    A large list, dict or Counter, or a L{Partition}, in pieces that are quick to decode; anything else whole. L{join}
-    undoes it.
+    A large list, dict or Counter, a L{Partition}, or a L{Stream}, in pieces that are quick to decode; anything else
+    whole. L{join} undoes it.
     """
     if isinstance(value, Partition):
         for bucket in value.buckets:
             yield from _sliced(bucket) if type(bucket) in (dict, Counter) else pieces(bucket)
-    elif type(value) is list and len(value) > _SLICE:
-        for start in range(0, len(value), _SLICE):
-            yield value[start : start + _SLICE]
-    elif type(value) in (dict, Counter) and len(value) > _SLICE:
+    elif isinstance(value, Stream):
+        yield from value
+    elif type(value) is list and len(value) > SLICE:
+        for start in range(0, len(value), SLICE):
+            yield value[start : start + SLICE]
+    elif type(value) in (dict, Counter) and len(value) > SLICE:
         yield from _sliced(value)
     else:
         yield value
@@ -370,8 +307,15 @@ def pieces(value: Any) -> Iterator[Any]:
 
 def _sliced(table: dict[Any, Any]) -> Iterator[Items]:
     keys, values = list(table), list(table.values())
-    for start in range(0, len(keys), _SLICE) or [0]:
-        yield Items(type(table), keys[start : start + _SLICE], values[start : start + _SLICE])
+    for start in range(0, len(keys), SLICE) or [0]:
+        yield Items(type(table), keys[start : start + SLICE], values[start : start + SLICE])
+
+
+def whole(value: Any) -> Any:
+    """
+    C{value}, or what the pieces of a L{Stream} make together.
+    """
+    return functools.reduce(join, value, None) if isinstance(value, Stream) else value
 
 
 def join(whole: Any, piece: Any) -> Any:

@@ -10,9 +10,9 @@ With C{hold} a runner keeps folding into the same accumulator across tasks until
 
 from __future__ import annotations
 
-import copy
-import enum
+import contextlib
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -20,58 +20,16 @@ from typing import Any, Protocol
 
 from . import _context
 from ._aggregate import Aggregate
+from ._folding import EMPTY, STAYS, WHOLE, Folder, Reduce
+from ._grouping import Tag
 from ._mapping import Progress, all_values, good_values
 from ._messages import NO_CHUNK, Report
-from ._shuffle import Partition, by_key, split
+from ._shuffle import Stream, whole
+from ._spill import Pile, Spill, Store
 from .inputs import Split
 from .outputs import Draft
 
-__all__ = ["EMPTY", "STAYS", "MapTask", "Outcome", "Program", "Reduce", "Runner", "TaskError"]
-
-
-class Absent(enum.Enum):
-    """
-    What stands where there is no value: one that is no user's, and the same in every process.
-    """
-
-    EMPTY = "nothing has been folded, and there is no initial value"
-    STAYS = "it is kept where it was made"
-
-
-EMPTY = Absent.EMPTY
-STAYS = Absent.STAYS
-
-
-class Reduce(Aggregate):
-    """
-    C{functools.reduce(op, values)}, or C{functools.reduce(op, values, initial)} with C{initial} counted once, at the
-    end. C{op} has to be associative.
-    """
-
-    ordered = True
-
-    def __init__(self, op: Callable[[Any, Any], Any], initial: Any = EMPTY) -> None:
-        self.op = op
-        self.initial = initial
-
-    def zero(self) -> Any:
-        return EMPTY
-
-    def add(self, acc: Any, value: Any) -> Any:
-        return value if acc is EMPTY else self.op(acc, value)
-
-    def add_many(self, acc: Any, values: Iterable[Any]) -> Any:
-        values = iter(values)
-        if acc is EMPTY:
-            acc = next(values, EMPTY)
-        return functools.reduce(self.op, values, acc)
-
-    def merge(self, a: Any, b: Any) -> Any:
-        return a if b is EMPTY else self.add(a, b)
-
-    def finish(self, acc: Any) -> Any:
-        # A copy, since C{op} may change its first operand, and there may be another finish: of a partial, of a retry.
-        return acc if self.initial is EMPTY else self.merge(copy.deepcopy(self.initial), acc)
+__all__ = ["EMPTY", "STAYS", "MapTask", "Outcome", "Program", "Reduce", "WHOLE", "Runner", "TaskError"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +44,7 @@ class Program:
     @ivar draft: where the records of the result are written, by the tasks that make them. What comes back is a list of
         receipts then.
     @ivar task_timeout: how many seconds a task may take, where that is limited.
+    @ivar spill: where what does not fit into memory goes.
     @ivar isolate: hold nothing from task to task, because the run may go on after a task that failed midway.
     """
 
@@ -102,6 +61,7 @@ class Program:
     plain_maps: bool = False
     plain_result: bool = False
     draft: Draft | None = None
+    spill: Spill | None = None
 
 
 @dataclass(frozen=True)
@@ -163,8 +123,13 @@ class Runner:
     Executes the tasks of one program in this process.
     """
 
-    def __init__(self, program: Program, note: Note | None = None) -> None:
+    def __init__(self, program: Program, note: Note | None = None, store: Store | None = None) -> None:
+        """
+        @param store: where by-key folds spill. Default: they are kept in memory.
+        """
         self.program = program
+        self._store = store
+        self._folder = Folder(program.aggregate, store)
         self._note: Note = [0] if note is None else note
         self._context = _context.Task(program.seed)
         self._held: list[Any] = []  # the accumulator that is kept from task to task, if there is one
@@ -194,11 +159,12 @@ class Runner:
             raise TaskError(context.index, progress.position, "map") from error
         finally:
             _context.leave()
+        size = len(partial) if isinstance(partial, Sized) else 1
         return Outcome(
-            partial=EMPTY if hold else partial,
+            partial=EMPTY if hold else self._relieved(partial, False) if isinstance(partial, Pile) else partial,
             held=hold,
             records=progress.total,
-            size=len(partial) if isinstance(partial, Sized) else 1,
+            size=size,
             seconds=time.perf_counter() - begun,
             report=self.report(skipped),
         )
@@ -220,13 +186,19 @@ class Runner:
         progress: Progress,
         skipped: list[tuple[int, str]],
     ) -> Any:
-        aggregate = self.program.aggregate
-        acc = self._held.pop() if hold and self._held else aggregate.zero()
+        acc = self._held.pop() if hold and self._held else self._zero()
+        tag = Tag(task.first)
         for values in self._values(task, source, progress, skipped):
-            acc = aggregate.add_many(acc, values)
+            acc = acc.add(values, tag) if isinstance(acc, Pile) else self.program.aggregate.add_many(acc, values)
+        if isinstance(acc, Pile):
+            acc.file(tag)
         if hold:
             self._held.append(acc)
         return acc
+
+    def _zero(self) -> Any:
+        aggregate: Any = self.program.aggregate
+        return Pile(aggregate, self._store) if self._folder.by_key else aggregate.zero()
 
     def _values(
         self, task: MapTask, source: Sequence[Any] | Split, progress: Progress, skipped: list[tuple[int, str]]
@@ -277,35 +249,57 @@ class Runner:
             return functools.partial(good_values, program.mapper, batched, flatten)
         return functools.partial(all_values, program.mapper, batched, flatten)
 
-    def fold(self, partials: Iterable[Any], finish: bool, attempt: int = 1, own: bool = False, id: int = 0) -> Any:
+    def fold(
+        self,
+        partials: Iterable[Any],
+        finish: bool,
+        attempt: int = 1,
+        own: bool = False,
+        partition: tuple[int, int] = WHOLE,
+        id: int = 0,
+    ) -> Any:
         """
         Merge partials in the order given, and C{finish} what comes of it when they are all: where there is an output,
-        that is written. C{own}: add to the part that L{hand_over} left here.
+        that is written.
 
+        @param own: add to the part that L{hand_over} left here.
+        @param partition: fold that one of so many partitions.
+        @return: a partial, or the result, or a L{Stream} of it.
         @raise TaskError: the user's code raised, or exited.
         """
-        aggregate = self.program.aggregate
+        folder = self._folder
+        kept = [self._own.pop()] if own else []
+        with self._folding(attempt):
+            folded = folder.fold(itertools.chain(kept, partials), partition)
+            result = folder.finish(folded, partition) if finish else folder.relieved(folded)
+            if finish and self.program.draft is not None and result is not EMPTY:
+                pieces = result if isinstance(result, Stream) and self.program.pairs else [whole(result)]
+                return self._write(map(self._records, pieces), id)
+        return Stream(self._streamed(iter(result), attempt)) if isinstance(result, Stream) else result
+
+    @contextlib.contextmanager
+    def _folding(self, attempt: int) -> Iterator[None]:
+        """
+        Around the user's code in a fold.
+        """
         self._context.begin(NO_CHUNK, attempt)
         _context.enter(self._context)
         try:
-            acc = self._own.pop() if own else EMPTY
-            if isinstance(acc, Partition):
-                acc = self._merge(EMPTY, acc)
-            acc = functools.reduce(self._merge, partials, acc)
-            if acc is EMPTY:
-                acc = aggregate.zero()
-            if not finish:
-                return acc
-            result = acc.update(aggregate.finish) if isinstance(acc, Partition) else aggregate.finish(acc)
-            if self.program.draft is None or result is EMPTY:
-                return result
-            return self._write([self._records(result)], id)
+            yield
         except TaskError:
             raise
         except BaseException as error:
             raise TaskError(NO_CHUNK, NO_CHUNK, "fold") from error
         finally:
             _context.leave()
+
+    def _streamed(self, pieces: Iterator[Any], attempt: int) -> Iterator[Any]:
+        while True:
+            with self._folding(attempt):
+                piece = next(pieces, EMPTY)
+            if piece is EMPTY:
+                return
+            yield piece
 
     def _records(self, result: Any) -> Iterable[Any]:
         """
@@ -315,36 +309,36 @@ class Runner:
             return [result]
         return result if isinstance(result, list) else result.items()
 
-    def _merge(self, acc: Any, partial: Any) -> Any:
-        """
-        Merge one more partial into C{acc}, which the first finds L{EMPTY}: bucket by bucket as long as both have any.
-        """
-        merge, zero = self.program.aggregate.merge, self.program.aggregate.zero
-        if isinstance(partial, Partition) and acc is EMPTY:
-            return partial.update(lambda bucket: merge(zero(), bucket))
-        if isinstance(acc, Partition):
-            if isinstance(partial, Partition):
-                return acc.update(merge, partial)
-            acc = acc.copy()
-        return merge(zero() if acc is EMPTY else acc, partial)
-
     def hand_over(self, npartitions: int, keep: int = -1) -> list[Any]:
         """
         What was held, in C{npartitions} parts, and start afresh. In place of part C{keep} there is L{STAYS}: it is kept
         for the L{fold} that asks for it.
         """
-        acc = self._held.pop() if self._held else self.program.aggregate.zero()
+        acc = self._held.pop() if self._held else self._zero()
+        if isinstance(acc, Pile):
+            acc = self._relieved(acc, keep >= 0)
         parts = [acc] if npartitions == 1 and keep == 0 else self.parts(acc, npartitions)
         if keep >= 0:
             self._own[:] = [parts[keep]]
             parts[keep] = STAYS
         return parts
 
-    def parts(self, acc: Any, npartitions: int) -> list[Any]:
+    def _relieved(self, pile: Pile, last: bool) -> Any:
         """
-        An accumulator in C{npartitions} parts. Only those by key can be cut; others are asked for in one.
+        What was kept, in a file where it is much.
         """
-        return split(acc, npartitions) if by_key(self.program.aggregate) else [acc]
+        try:
+            if not pile.is_small(last):
+                pile.spill()
+        except BaseException as error:
+            raise TaskError(NO_CHUNK, NO_CHUNK, "fold") from error
+        return pile.partial()
+
+    def parts(self, folded: Any, npartitions: int) -> list[Any]:
+        """
+        A partial in C{npartitions} parts. Only those by key can be cut; others are asked for in one.
+        """
+        return self._folder.parts(folded, npartitions)
 
 
 class _Watched:

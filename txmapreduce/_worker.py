@@ -20,7 +20,7 @@ import mmap
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ._arena import Arena, join, return_free_memory
@@ -45,13 +45,15 @@ from ._messages import (
     Message,
     Parts,
     Release,
+    Spills,
     Surroundings,
     cut,
 )
 from ._plain import dumps as dump_plain
 from ._shuffle import Items, Partition, pieces
+from ._spill import Spilled, Store
 from ._surroundings import take_over
-from ._tasks import STAYS, MapTask, Runner, TaskError
+from ._tasks import STAYS, WHOLE, MapTask, Runner, TaskError
 from .errors import ProtocolError
 
 __all__ = ["SETUP_RUN", "main"]
@@ -72,8 +74,9 @@ class _Run:
     One run, as this process sees it.
     """
 
-    def __init__(self, note: memoryview) -> None:
+    def __init__(self, note: memoryview, wants_folder: Callable[[], None]) -> None:
         self.codec = Codec()
+        self._wants_folder = wants_folder
         self.note = note
         self.runner: Runner | None = None
         self.broken: BaseException | None = None
@@ -85,7 +88,9 @@ class _Run:
         try:
             loaded = self.codec.define(blob)
             if number == 0:
-                self.runner = Runner(loaded, self.note)
+                spill, codec = loaded.spill, self.codec
+                store = None if spill is None else Store(spill, codec.dumps, codec.loads, self._wants_folder)
+                self.runner = Runner(loaded, self.note, store)
         except BaseException as error:
             self.broken = error
 
@@ -167,7 +172,7 @@ class Worker:
         self._note_down(NO_CHUNK, message.run, 0)
         run = self._runs.get(message.run)
         if run is None:
-            run = self._runs[message.run] = _Run(self._note)
+            run = self._runs[message.run] = _Run(self._note, lambda: self.send(Spills(message.run)))
         run.define(message.number, message.buffers[0])
 
     def _initialize(self, blob: Buffer) -> None:
@@ -236,11 +241,13 @@ class Worker:
         try:
             runner = run.ready()
             partials = (codec.loads(part) for part in cut(message.buffers, message.lengths))
-            result = runner.fold(partials, message.finish, message.attempt, message.kept, message.task)
-            parts = list(pieces(result)) if message.finish else runner.parts(result, message.npartitions)
-            size = sum(map(_size, parts))
+            partition = WHOLE if message.partition < 0 else (message.partition, message.npartitions)
+            result = runner.fold(partials, message.finish, message.attempt, message.kept, partition, message.task)
+            parts = pieces(result) if message.finish else runner.parts(result, message.npartitions)
             dump = dump_plain if message.finish and runner.program.plain_result else codec.dumps
-            lengths, buffers = _encoded(dump, parts, NO_CHUNK)
+            sizes: list[int] = []
+            lengths, buffers = _encoded(dump, _measured(parts, sizes), NO_CHUNK)
+            size = sum(sizes)
             buffers = (*buffers, *runner.report().encoded())
         except TaskError as error:
             self._fail(message.run, message.task, error, error.__cause__, codec)
@@ -294,7 +301,13 @@ _Dump = Callable[[Any], list[Buffer]]
 
 
 def _size(part: object) -> int:
-    return len(part) if isinstance(part, (dict, list, set, Items, Partition)) else 1
+    return len(part) if isinstance(part, (dict, list, set, Items, Partition, Spilled)) else 1
+
+
+def _measured(parts: Iterable[Any], sizes: list[int]) -> Iterator[Any]:
+    for part in parts:
+        sizes.append(_size(part))
+        yield part
 
 
 def _loaded(codec: Codec, message: Map) -> Any:
@@ -315,6 +328,8 @@ def _encoded(dump: _Dump, values: Any, chunk: int) -> tuple[tuple[int, ...], tup
             encoded = [] if value is STAYS else dump(value)
             lengths.append(len(encoded))
             buffers.extend(encoded)
+    except TaskError:  # a result that is made while it is encoded
+        raise
     except BaseException as error:
         raise TaskError(chunk, NO_CHUNK, "result") from error
     return tuple(lengths), tuple(buffers)

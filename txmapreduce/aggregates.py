@@ -38,6 +38,7 @@ from typing import Any, ClassVar
 
 from ._aggregate import Aggregate, Collect, FewValues
 from ._context import current_task
+from ._ordering import HashOrder
 from .errors import BadInput
 
 __all__ = ["Aggregate", "Collect", "Counts", "Distinct", "Max", "Mean", "Min", "Sample", "Sum", "TopK", "Variance"]
@@ -64,6 +65,7 @@ class Counts(Aggregate):
     """
 
     ordered = False
+    order = HashOrder()
     _by_key = True
 
     def zero(self) -> Counter[Hashable]:

@@ -15,6 +15,7 @@ __all__ = [
     "OutputFailed",
     "ProtocolError",
     "RunTimedOut",
+    "SpillFailed",
     "TaskFailed",
     "TaskTimedOut",
     "WorkerDied",
@@ -156,4 +157,12 @@ class OutputFailed(MapReduceError):
 class BackendUnavailable(MapReduceError):
     """
     No worker could be started or reached, or the backend has been closed.
+    """
+
+
+class SpillFailed(MapReduceError):
+    """
+    What did not fit into memory could not be written to the spill folder, or read from it again: the disk is full, or
+    the folder is gone or may not be written to. The message names it and says how much room there is. Choose another
+    one with C{Policy(spill_folder=...)}, or make room.
     """

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ._aggregate import Aggregate, Collect
-from ._shuffle import ByKey, ByKeyAggregate, Group
+from ._grouping import Group, in_order
+from ._shuffle import ByKey, ByKeyAggregate, by_key
+from ._spill import Spill
 from ._tasks import EMPTY, Program, Reduce
 from .errors import BadInput
 from .inputs import parse_bytes
@@ -75,6 +77,9 @@ class Policy:
         again. A file of another job, other functions or other data is refused. You delete it. It holds pickles that are
         loaded: use no file that others may write. Default: none.
 
+    @ivar spill_folder: the folder in which workers of a by-key job write what does not fit into memory. Each run has a
+        folder of its own in there (C{0700}, its files C{0600}), which is gone when the run has ended, however that
+        happened. Default: the system's folder for temporary files.
     @ivar trust: C{"data"}: nothing that a worker sends is ever unpickled in this process. Results have to be plain data
         then (C{None}, C{bool}, C{int}, C{float}, C{str}, C{bytes}, C{list}, C{tuple}, C{dict}, C{set}, C{frozenset} and
         C{Counter}, nested 64 deep at the most), else the run fails with L{TaskFailed}, which has no C{__cause__}.
@@ -96,6 +101,7 @@ class Policy:
     seed: int | None = None
     trust: Literal["objects", "data"] = "objects"
     checkpoint: str | os.PathLike[str] | None = None
+    spill_folder: str | os.PathLike[str] | None = None
 
     @property
     def fixed_chunksize(self) -> int | None:
@@ -123,9 +129,10 @@ class Policy:
             good = isinstance(kind, type) and issubclass(kind, BaseException)
             _need(good, f"retry_exceptions takes exception classes, not {kind!r}")
         object.__setattr__(self, "retry_exceptions", tuple(kinds))
-        if self.checkpoint is not None:
-            good = isinstance(self.checkpoint, (str, os.PathLike)) and isinstance(os.fspath(self.checkpoint), str)
-            _need(good and os.fspath(self.checkpoint) != "", f"checkpoint is a path, not {self.checkpoint!r}")
+        for name in ("checkpoint", "spill_folder"):
+            if (path := getattr(self, name)) is not None:
+                good = isinstance(path, (str, os.PathLike)) and isinstance(os.fspath(path), str)
+                _need(good and os.fspath(path) != "", f"{name} is a path, not {path!r}")
         for name in ("speculate", "reproducible"):
             _flag(name, getattr(self, name))
         if self.seed is not None:
@@ -223,7 +230,16 @@ class Job:
             collects=self.collects,
             plain_maps=self.policy.trust == "data" and self.collects,
             plain_result=self.policy.trust == "data",
+            spill=self._spill(),
         )
+
+    def _spill(self) -> Spill | None:
+        """
+        Where workers may spill: by-key jobs do, but a checkpoint has to have what it may go on from in itself.
+        """
+        folder = self.policy.spill_folder
+        spills = by_key(self._aggregate()) and self.policy.checkpoint is None
+        return Spill(None if folder is None else os.fspath(folder)) if spills else None
 
     def functions(self) -> dict[str, Any]:
         """
@@ -238,10 +254,13 @@ class Job:
             return self.reduce
         if self.reduce is not None:
             return Reduce(self.reduce, self.initial)
-        if isinstance(self.reduce_by_key, Aggregate):
-            return ByKeyAggregate(self.reduce_by_key)
         if self.reduce_by_key is not None:
-            return ByKey(self.reduce_by_key)
+            fold = _by_key(self.reduce_by_key)
+            return in_order(fold) if fold.ordered or self.policy.reproducible else fold
         if self.reducer is not None:
-            return Group(self.reducer, self.combiner)
+            return in_order(Group(self.reducer, self.combiner), self.policy.reproducible)
         return Collect()
+
+
+def _by_key(op: Op | Aggregate) -> ByKey | ByKeyAggregate:
+    return ByKeyAggregate(op) if isinstance(op, Aggregate) else ByKey(op)

@@ -5,7 +5,8 @@ What a session on worker processes has in hand: its tasks, and what they gave.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -14,14 +15,30 @@ from twisted.internet.defer import Deferred
 from .._codec import Buffer
 from .._events import Attempt, FoldAttempt, MapAttempt, Outcome
 from .._failures import failure_text
+from .._memory import total_memory
 from .._messages import NO_CHUNK, Done, Failed, Fold, Map, Report, cut
 from .._plain import received
 from .._slots import Client, Slot, Ticket
+from .._spill import Spill
 from .._tasks import Program
-from ..errors import MapReduceError, ProtocolError, TaskFailed
+from ..errors import MapReduceError, ProtocolError, SpillFailed, TaskFailed
 from . import Chunk
 
-__all__ = ["Deadlines", "Partial", "Task", "answer_of", "failure_of", "fold_message", "map_message"]
+__all__ = [
+    "Deadlines",
+    "Partial",
+    "Task",
+    "answer_of",
+    "failure_of",
+    "fold_message",
+    "map_message",
+    "outcome_of",
+    "parts_to_send",
+    "with_spill",
+]
+
+
+_SPILL_FAILED = f"{SpillFailed.__module__}.{SpillFailed.__qualname__}"
 
 
 class Partial:
@@ -107,6 +124,17 @@ class Task(Ticket):
         return program.plain_result and attempt.finish if isinstance(attempt, FoldAttempt) else program.plain_maps
 
 
+def with_spill(program: Program, folder: str, workers: int, memory_limit: int | None) -> Program:
+    """
+    The program with what a worker has to know of spilling, if it may: it does so at 40 % of its C{memory_limit}, since
+    writing takes some memory, too. Without a limit half of the memory that there is counts as that of all workers.
+    """
+    if program.spill is None:
+        return program
+    limit = memory_limit or total_memory() // 2 // workers
+    return replace(program, spill=Spill(folder, limit * 2 // 5))
+
+
 def answer_of(message: Done, task: Task | None, program: Program, nparts: int) -> tuple[Report, list[Sequence[Buffer]]]:
     """
     What the task said on the side (the buffer behind those of its partial), and the parts of its partial.
@@ -133,7 +161,24 @@ def answer_of(message: Done, task: Task | None, program: Program, nparts: int) -
     return report, received(parts) if task.gives_plain(program) else parts
 
 
-def failure_of(message: Failed, task: Task | None, pid: int) -> TaskFailed:
+def outcome_of(message: Done, task: Task, report: Report, partial: Partial, nparts: int) -> Outcome:
+    """
+    What the schedule has to know of an answer.
+    """
+    return Outcome(
+        handle=partial,
+        secure=not message.held,
+        records=message.records,
+        size=message.size,
+        nparts=nparts,
+        nbytes=max(task.nbytes, sum(map(len, message.buffers))),
+        seconds=message.seconds,
+        counters=report.counters,
+        skipped=report.skipped,
+    )
+
+
+def failure_of(message: Failed, task: Task | None, pid: int) -> TaskFailed | SpillFailed:
     """
     What the user gets to see of it; its cause is not loaded yet.
 
@@ -149,6 +194,8 @@ def failure_of(message: Failed, task: Task | None, pid: int) -> TaskFailed:
     number = 1 if attempt is None else attempt.attempt
     chunk = None if message.chunk == NO_CHUNK else message.chunk
     text = failure_text(message.stage, message.chunk, message.record, number, pid, message.message)
+    if message.kinds[:1] == (_SPILL_FAILED,):
+        return SpillFailed(message.message.removeprefix("SpillFailed: "))
     return TaskFailed(text, chunk=chunk, attempt=number, pid=pid, remote_traceback=message.traceback)
 
 
@@ -168,16 +215,33 @@ def map_message(run: int, attempt: MapAttempt, buffers: tuple[Buffer, ...]) -> M
     )
 
 
-def fold_message(run: int, attempt: FoldAttempt, nparts: int, kept: bool, parts: Sequence[Sequence[Buffer]]) -> Fold:
+def parts_to_send(task: Task, attempt: FoldAttempt) -> Iterator[Sequence[Buffer]]:
     """
-    What makes a child fold C{parts}; C{kept}: to a part that it has.
+    What a fold needs of its inputs: all but the part that is where it takes place.
+    """
+    for handle in attempt.inputs:
+        assert isinstance(handle, Partial) and handle.parts is not None
+        whole = attempt.partition is None or len(handle.parts) == 1
+        for part in handle.parts if whole else [handle.parts[attempt.partition or 0]]:
+            assert part or handle.slot is task.place
+            if part:
+                yield part
+
+
+def fold_message(
+    run: int, attempt: FoldAttempt, cuts: int, nparts: int, kept: bool, parts: Sequence[Sequence[Buffer]]
+) -> Fold:
+    """
+    What makes a child fold C{parts}; C{kept}: to a part that it has. C{cuts}: how many parts a partial is cut in;
+    C{nparts}: how many partitions a last fold has.
     """
     return Fold(
         run=run,
         task=attempt.id,
         attempt=attempt.attempt,
         finish=attempt.finish,
-        npartitions=nparts,
+        partition=-1 if attempt.partition is None else attempt.partition,
+        npartitions=nparts if attempt.finish else cuts,
         kept=kept,
         lengths=tuple(map(len, parts)),
         buffers=tuple(chain.from_iterable(parts)),

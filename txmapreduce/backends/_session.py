@@ -18,7 +18,9 @@ from twisted.logger import Logger
 from .._broadcast import LocalCodec
 from .._codec import Buffer
 from .._events import Attempt, FoldAttempt, Handle, Lost, MapAttempt, Outcome, Secured, Started, Unable
-from .._messages import Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report, cut
+from .._folder import SpillFolder
+from .._folding import is_cut
+from .._messages import Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report, Spills, cut
 from .._plain import loads as load_plain
 from .._pool import Pool
 from .._process import Death
@@ -28,7 +30,18 @@ from .._surroundings import surroundings
 from .._tasks import Program
 from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, WorkerDied
 from . import AttemptFailed, Chunk, Listener
-from ._handles import Deadlines, Partial, Task, answer_of, failure_of, fold_message, map_message
+from ._handles import (
+    Deadlines,
+    Partial,
+    Task,
+    answer_of,
+    failure_of,
+    fold_message,
+    map_message,
+    outcome_of,
+    parts_to_send,
+    with_spill,
+)
 from ._problems import check_size, died
 
 __all__ = ["ProcessSession"]
@@ -53,9 +66,12 @@ class ProcessSession:
         self.workers = workers
         self.waiting: deque[Ticket] = deque()
         self._codec = LocalCodec("coordinator")  # in another run of the same job each class has the same token
+        self._folder = SpillFolder(reactor, program, listener)
+        program = with_spill(program, self._folder.path, workers, pool.memory_limit)
         self._codec.encode_program(program, functions)
         self._program = program
-        self._nparts = workers if by_key(program.aggregate) and not program.aggregate.ordered else 1
+        self._nparts = workers if by_key(program.aggregate) else 1  # partitions of a last fold
+        self._cuts = self._nparts if is_cut(program.aggregate) else 1  # parts of what children hand over
         self._surroundings = surroundings()
         self._reactor = reactor
         self._pool = pool
@@ -126,7 +142,7 @@ class ProcessSession:
         self._tasks.clear()
         self._deadlines.close()
         self._pool.leave(self)
-        return succeed(None)
+        return self._folder.remove()
 
     # What the pool asks
 
@@ -154,19 +170,8 @@ class ProcessSession:
         return map_message(self.run, attempt, buffers)
 
     def _fold(self, ticket: Task, attempt: FoldAttempt) -> Fold:
-        parts = list(self._parts(ticket, attempt))
-        return fold_message(self.run, attempt, self._nparts, ticket.place is not None, parts)
-
-    def _parts(self, task: Task, attempt: FoldAttempt) -> Iterator[Sequence[Buffer]]:
-        """
-        The parts to send: all but the one that is where the fold takes place.
-        """
-        for handle in attempt.inputs:
-            assert isinstance(handle, Partial) and handle.parts is not None
-            for part in handle.parts if attempt.partition is None else [handle.parts[attempt.partition]]:
-                assert part or handle.slot is task.place
-                if part:
-                    yield part
+        parts = list(parts_to_send(ticket, attempt))
+        return fold_message(self.run, attempt, self._cuts, self._nparts, ticket.place is not None, parts)
 
     def began(self, ticket: Ticket) -> None:
         """
@@ -180,9 +185,11 @@ class ProcessSession:
         """
         if isinstance(message, Parts):
             self._handed_over(slot, message)
+        elif isinstance(message, Spills):
+            self._folder.make()
         elif isinstance(message, Done):
             task = self._tasks.get(message.task)
-            report, parts = answer_of(message, task, self._program, self._nparts)
+            report, parts = answer_of(message, task, self._program, self._cuts)
             self._pool.answered(slot, message.task)
             if task is not None:
                 self._done(slot, task, message, report, parts)
@@ -250,22 +257,10 @@ class ProcessSession:
             _log.info("{status}", status=report.status, worker=slot.child.pid, task=task.id)
         del self._tasks[task.id]
         if message.held:
-            partial, secure = self._keep(slot, task, message), False
+            partial = self._keep(slot, task, message)
         else:
-            partial, secure = Partial(None, 0.0, parts), True
-        task.done.callback(
-            Outcome(
-                handle=partial,
-                secure=secure,
-                records=message.records,
-                size=message.size,
-                nparts=self._nparts if message.held else len(message.lengths),
-                nbytes=max(task.nbytes, sum(map(len, message.buffers))),
-                seconds=message.seconds,
-                counters=report.counters,
-                skipped=report.skipped,
-            )
-        )
+            partial = Partial(None, 0.0, parts)
+        task.done.callback(outcome_of(message, task, report, partial, self._nparts))
 
     def _keep(self, slot: Slot, task: Task, message: Done) -> Partial:
         """
@@ -291,7 +286,7 @@ class ProcessSession:
             self._tell(Unable(error))  # what it kept can't be sent, and it has dropped it
         elif task is not None:
             kinds = message.kinds if message.stage != "load" else ()
-            self._fail(task, AttemptFailed(error, kinds=kinds, chunk=error.chunk))
+            self._fail(task, AttemptFailed(error, kinds=kinds, chunk=getattr(error, "chunk", None)))
         self._pool.dispatch()
 
     # What children keep
@@ -321,7 +316,7 @@ class ProcessSession:
             largest = max(holders, key=lambda partial: partial.size)
             self._ask(largest, 1, 0)
             task.place = largest.slot
-        elif attempt.partition is not None:
+        elif attempt.partition is not None and self._cuts > 1:
             if attempt.partition == 0:  # this one decides for all of them, which are submitted one after the other
                 self._places = {n: partial.slot for n, partial in enumerate(holders[: self._nparts])}
                 for n, partial in enumerate(holders[: self._nparts]):
@@ -335,7 +330,7 @@ class ProcessSession:
         if partial not in self._awaited:
             assert partial.slot is not None
             self._awaited[partial] = []
-            partial.asked = (npartitions or self._nparts, keep)
+            partial.asked = (npartitions or self._cuts, keep)
             partial.slot.child.send(HandOver(self.run, *partial.asked))
             self._deadlines.begin(partial)
         return self._awaited[partial]
