@@ -56,6 +56,28 @@ def exit_at(which: object, code: int, record: Any) -> Any:
     return record
 
 
+def misbehave(ways: dict[Any, str], record: Any) -> Any:
+    """
+    Do with a record what C{ways} says.
+    """
+    way = ways.get(record)
+    if way == "raise":
+        raise ValueError(record)
+    if way == "sys.exit":
+        sys.exit(3)
+    if way == "exit":
+        os._exit(3)
+    if way == "hang":
+        time.sleep(60)
+    if way == "eat":
+        eat()
+    if way == "crash":
+        crash(record)
+    if way == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return record
+
+
 def exit_first(record: object) -> object:
     """
     End this process in the first attempt.
@@ -176,6 +198,34 @@ class Hoard(aggregates.Aggregate):
 
     def finish(self, acc: Any) -> int:
         return int(acc[0])
+
+
+def ballast(record: object) -> bytes:
+    """
+    Much memory, not too fast.
+    """
+    time.sleep(0.1)
+    return b"x" * (15 << 20)
+
+
+class Pile(aggregates.Aggregate):
+    """
+    Counts values; it piles up those of a task for that, and sends none of them.
+    """
+
+    ordered = True
+
+    def zero(self) -> Any:
+        return 0
+
+    def add(self, acc: Any, value: Any) -> Any:
+        return acc + 1
+
+    def add_many(self, acc: Any, values: Any) -> Any:
+        return acc + len(list(values))
+
+    def merge(self, a: Any, b: Any) -> Any:
+        return a + b
 
 
 class Ballast:

@@ -81,7 +81,8 @@ class Setting:
     @ivar kind: what the job computes.
     @ivar trouble: what has to end the run; empty: nothing, it has to succeed.
     @ivar starvation: which share of the deaths is for want of memory.
-    @ivar bad: the records for which the mapper raises. C{culprit}: the record that ends its worker, always.
+    @ivar bad: the records for which the mapper raises. C{killers}: those of them that end their worker.
+    @ivar culprit: the record that ends its worker, always, and with it the run.
     """
 
     kind: str
@@ -91,6 +92,7 @@ class Setting:
     records: list[int]
     split_sizes: list[int]
     bad: frozenset[int]
+    killers: frozenset[int]
     culprit: int | None
     workers: int
     fan_in: int
@@ -150,6 +152,8 @@ def decide(rng: random.Random) -> Setting:
         task_timeout=task_timeout,
         timeout=rng.choice([0.5, 2.0, 30.0]) if trouble == "timeout" else None,
         max_bad_records=len(bad) - 1 if trouble == "skips" else rng.choice([None, len(bad)]) if skip else None,
+        skips=skip and kind != "shape",  # what is mapped in pieces has another shape
+        whole=kind == "shape",
         speculate=length % 2 == 0,  # and so every seed means what it did before there was such a thing
     )
     return Setting(
@@ -160,6 +164,7 @@ def decide(rng: random.Random) -> Setting:
         records=records,
         split_sizes=[rng.randint(0, 9) for _ in range(length)],
         bad=bad,
+        killers=frozenset(record for record in bad if plan.skips and record % 2),
         culprit=rng.choice(records) if trouble in ("poison", "hang") else None,
         workers=rng.choice([1, 2, 3, 5, 8]),
         fan_in=rng.choice([2, 3, 4, 64]),
@@ -346,6 +351,7 @@ class Task:
     attempt: Attempt
     source: Any
     chunk: int | None = None
+    record: int | None = None
     running: bool = False
     dropped: bool = False
 
@@ -496,13 +502,29 @@ class Workers:
         guilty = self._culprit(attempt, task.source)
         if guilty is not None:
             return "hang" if setting.trouble == "hang" else "die", guilty
+        killer = next((at for at, record in enumerate(self._of(task)) if record in setting.killers), None)
+        if killer is not None:
+            task.record = attempt.start + killer if attempt.careful else None
+            return "die", attempt.first + killer // max(1, attempt.chunksize or killer + 1)
+        if setting.plan.skips and attempt.single:
+            return "well", attempt.first  # this would be taken for the record's fault
         chunk = attempt.first + rng.randrange(attempt.count)
+        if attempt.careful and (records := self._of(task)):
+            task.record = rng.choice([None, attempt.start + rng.randrange(len(records))])
         if self._spare(chunk):
             if rng.random() < setting.death:
                 return rng.choice(["die", "die at the end"]), chunk
             if rng.random() < setting.hang:
                 return "hang", chunk
         return "well", chunk
+
+    def _of(self, task: Task) -> list[int]:
+        """
+        The records that a map is to take.
+        """
+        attempt, source = task.attempt, task.source
+        assert isinstance(attempt, MapAttempt)
+        return list(source.records if isinstance(source, FakeSplit) else source)[attempt.start : attempt.stop]
 
     def _spare(self, chunk: int) -> bool:
         least = 1 if self.program.isolate else 0  # what raises once must be able to
@@ -563,9 +585,10 @@ class Workers:
     def _map(self, worker: Worker, task: Task, seconds: float) -> Callable[[], Event]:
         attempt, setting = task.attempt, self.setting
         assert isinstance(attempt, MapAttempt)
-        hold = attempt.hold and not attempt.alone and setting.holds and not worker.closing
+        hold = attempt.may_hold and setting.holds and not worker.closing
         done = worker.runner.map(
-            MapTask(attempt.attempt, attempt.first, attempt.count, attempt.chunksize, hold), task.source
+            MapTask(attempt.attempt, attempt.first, attempt.count, attempt.chunksize, hold, start=attempt.start),
+            FakeSplit(self._of(task)) if isinstance(task.source, FakeSplit) else self._of(task),
         )
         parts = None if done.held else self._parts(worker, done.partial)
         size, counters, skipped = done.size * setting.key_size, done.report.counters, done.report.skipped
@@ -676,7 +699,7 @@ class Workers:
             told = [*lost, events.Lost(data)]
         if guilty is not None:
             starved = rng.random() < self.setting.starvation
-            broke = events.Broke(guilty.attempt.id, error, True, True, guilty.chunk, starved)
+            broke = events.Broke(guilty.attempt.id, error, True, True, guilty.chunk, starved, guilty.record)
             told.insert(rng.randint(0, len(told)), broke)
             if rng.random() < self.setting.late:
                 wrong = Data([pickle.dumps("wrong")], None, 0.0)
@@ -704,8 +727,12 @@ class Workers:
         if isinstance(task, Task):
             attempt = task.attempt
             spare = self._spare(task.chunk) if task.chunk is not None else attempt.attempt <= self.setting.plan.retries
-            if not spare or (isinstance(attempt, MapAttempt) and self._culprit(attempt, task.source) is not None):
+            if not spare:
                 return
+            if isinstance(attempt, MapAttempt):
+                innocent = self.setting.plan.skips and attempt.single
+                if innocent or self._culprit(attempt, task.source) is not None:
+                    return
         self.die(worker, WorkerDied("it was killed"))
 
     def resize(self) -> None:
@@ -751,7 +778,7 @@ class Simulation:
         self._lots: dict[int, tuple[int, Any]] = {}
         self._most = 0
         self._open: dict[int, Attempt] = {}
-        self.backups = 0
+        self.backups = self.careful = 0
         self._losers: set[int] = set()
         self._ids: set[int] = set()
         self._started: set[int] = set()
@@ -861,18 +888,19 @@ class Simulation:
         elif isinstance(event, (events.Finished, events.Broke)):
             attempt = self._open.pop(event.id, None)
             if isinstance(event, events.Finished) and isinstance(attempt, MapAttempt):
-                self._by_handle[event.outcome.handle] = attempt.count
+                self._by_handle[event.outcome.handle] = attempt.count if attempt.start == 0 else 0
                 self._unfinished += 1
                 self._end_race(attempt)
-            elif isinstance(attempt, MapAttempt) and attempt.count > 1:
+            elif isinstance(attempt, MapAttempt) and (attempt.count > 1 or attempt.careful):
                 self._pieces += 2
+                self.careful += attempt.careful
 
     def _end_race(self, winner: MapAttempt) -> None:
         """
         Nobody listens any more to another attempt at the same chunks.
         """
         for id, other in list(self._open.items()):
-            if isinstance(other, MapAttempt) and other.first == winner.first:
+            if isinstance(other, MapAttempt) and (other.first, other.start) == (winner.first, winner.start):
                 self.need(self.setting.plan.speculate and not winner.hold, "two attempts at one chunk")
                 self._losers.add(id)
                 del self._open[id]
@@ -991,6 +1019,8 @@ class Simulation:
 
     def _ahead(self) -> int:
         done = self._taken if self.setting.plan.streams else self.schedule.tally.chunks
+        if self.setting.killers:  # of some chunks nothing is left to be taken
+            done = max(done, self.schedule._delivery.taken)
         return len(self._chunks) - done
 
     def _check(self) -> None:
@@ -1077,7 +1107,8 @@ class Simulation:
         names = sorted(self._chunks[bad.chunk][bad.record] for bad in tally.skipped)
         self.need(names == skips, f"skipped {names}, not {skips}")
         counted = +tally.counters
-        self.need(sum(counted.values()) == len(records), f"counters: {counted}")
+        killed = len(setting.killers & set(records))
+        self.need(sum(counted.values()) == len(records) - killed, f"counters: {counted}")
 
 
 # Many runs
@@ -1109,6 +1140,7 @@ def batch(seeds: range) -> tuple[int, list[str], Counter[str]]:
         kinds[simulation.setting.kind] += 1
         kinds["ends in: " + (simulation.setting.trouble or "success")] += 1
         kinds["with backups"] += simulation.backups > 0
+        kinds["with chunks in pieces"] += simulation.careful > 0
     return total, wrong, kinds
 
 

@@ -92,10 +92,11 @@ class StragglerTests(SynchronousTestCase):
 
     def test_budget(self) -> None:
         """
-        Chunks that have one attempt left have no backup, nor do folds.
+        A chunk that has broken before has no backup, nor has a fold, nor any where one attempt is all.
         """
         running = {1: attempt(1, 0, 3), 2: attempt(2, 3), 3: FoldAttempt(3, 1, (), None, False)}
-        for charges, expected in ({}, [1, 2]), ({2: 1, 3: 1}, [1, 2]), ({2: 2}, [2]), ({1: 2, 3: 2}, []):
+        self.assertEqual(list(may_repeat(running, Counter(), retries=0)), [])
+        for charges, expected in ({}, [1, 2]), ({2: 1}, [2]), ({3: 1}, [1]), ({1: 2, 3: 2}, []):
             found = [attempt.id for attempt in may_repeat(running, Counter(charges), retries=2)]
             self.assertEqual(found, expected, charges)
 

@@ -5,22 +5,27 @@ error, and nothing is left over.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from operator import add
 from pathlib import Path
+from typing import Any
 
 import psutil
 from twisted.internet.defer import CancelledError
 
-from txmapreduce import MapReduce, Policy, _process, _schedule
+from txmapreduce import MapReduce, Policy, TextFiles, _process, _schedule
 from txmapreduce._cgroup import OomKills
 from txmapreduce.aggregates import Counts
 from txmapreduce.backends import _session
 from txmapreduce.errors import (
     BackendUnavailable,
+    BadInput,
     MapReduceError,
     ProtocolError,
     RunTimedOut,
@@ -28,6 +33,7 @@ from txmapreduce.errors import (
     TaskTimedOut,
     WorkerDied,
 )
+from txmapreduce.mapreduce import Run
 
 from . import naughty
 from .leftovers import Host, alive, gone, turn
@@ -38,6 +44,9 @@ ONE = Policy(chunksize=1)
 
 COUNTS = {key: len(range(key, 100, 7)) for key in range(7)}
 """How many of a hundred records L{naughty.kill_first_at} gives each key."""
+
+WAYS = {3: "kill", 4: "crash", 17: "exit", 50: "raise", 51: "kill", 70: "hang", 80: "eat", 99: "sys.exit"}
+"""Of a hundred records, those that are bad, and how."""
 
 
 class FaultCase(PoolCase):
@@ -417,6 +426,138 @@ class MemoryTests(FaultCase):
         self.assertIn("was killed by the kernel: out of memory while it ran chunk 1", str(error))
         error = await self.assertFailure(job.run(range(3), backend=self.pool(1)), WorkerDied)
         self.assertEqual((error.out_of_memory, error.signal), (False, signal.SIGKILL))
+
+
+class PoisonTests(FaultCase):
+    """
+    Records that kill whatever worker takes them up.
+    """
+
+    def skipping(self, **options: Any) -> Policy:
+        return Policy(bad_records="skip", task_timeout=1.0, retries=0, **options)
+
+    def assertSkipped(self, run: Run, offset: int = 0) -> None:
+        """
+        Exactly the bad ones were left out, each with its place and the reason.
+        """
+        reasons = {bad.place: bad.reason for bad in run.skipped}
+        self.assertEqual(len(reasons), len(run.skipped))
+        self.assertEqual(set(reasons), {f"record {record} of the input" for record in WAYS})
+        for record, words in (3, "signal 9"), (17, "exit code 3"), (50, "ValueError"), (70, "TaskTimedOut"):
+            self.assertIn(words, reasons[f"record {record} of the input"])
+        self.assertIn("memory_limit", reasons["record 80 of the input"])
+        self.assertIn("SystemExit", reasons["record 99 of the input"])
+
+    async def test_exactly(self) -> None:
+        """
+        They are left out, and nothing else, whatever the sizes of chunks and whatever comes of the values; although
+        C{retries} is 0.
+        """
+        mapper = partial(naughty.misbehave, WAYS)
+        pool = self.pool(memory_limit="150MiB")
+        for size in None, 100:
+            run = MapReduce(mapper, policy=self.skipping(chunksize=size)).start(range(100), backend=pool)
+            self.assertEqual(await run.result, [record for record in range(100) if record not in WAYS])
+            self.assertSkipped(run)
+            self.assertEqual(run.progress().records, 100)
+
+    async def test_kinds(self) -> None:
+        """
+        So it is with mappers that take batches or give several values, with folds in order, by key, and held.
+        """
+        ways = {3: "kill", 17: "exit", 50: "raise"}
+        good = [record for record in range(60) if record not in ways]
+
+        def batch(records: list[int]) -> list[int]:
+            return [naughty.misbehave(ways, record) for record in records]
+
+        def several(record: int) -> Iterator[int]:
+            yield naughty.misbehave(ways, record)
+
+        def keyed(record: int) -> Iterator[tuple[int, int]]:
+            yield naughty.misbehave(ways, record) % 7, 1
+
+        one = partial(naughty.misbehave, ways)
+        pool = self.pool()
+        for options, expected in (
+            ({"mapper": batch, "batched": True}, good),
+            ({"mapper": several, "flat": True}, good),
+            ({"mapper": one, "reduce": max}, max(good)),
+            ({"mapper": one, "reduce": Counts()}, Counter(good)),
+            ({"mapper": keyed, "reduce_by_key": add}, Counter(record % 7 for record in good)),
+        ):
+            run = MapReduce(**options, policy=self.skipping(chunksize=15)).start(range(60), backend=pool)
+            self.assertEqual(await run.result, expected)
+            self.assertEqual(sorted((bad.chunk, bad.record) for bad in run.skipped), [(0, 3), (1, 2), (3, 5)])
+
+    async def test_files(self) -> None:
+        """
+        In files, too: the place is the file and the number of the line in its part.
+        """
+        path = self.temporary()
+        Path(path).write_text("".join(f"{record}\n" for record in range(50)))
+        mapper = partial(naughty.misbehave, {"3": "kill", "17": "raise", "18": "exit"})
+        run = MapReduce(mapper, policy=self.skipping()).start(TextFiles(path), backend=self.pool(1))
+        self.assertEqual(await run.result, [f"{record}" for record in range(50) if record not in (3, 17, 18)])
+        found = [(bad.place.partition(f" of {path}")[0], "'" in bad.reason) for bad in run.skipped]
+        self.assertEqual(sorted(found), [("record 17", True), ("record 18", True), ("record 3", True)])
+
+    async def test_stream(self) -> None:
+        """
+        A stream goes on behind chunks of which nothing is left.
+        """
+        mapper = partial(naughty.misbehave, dict.fromkeys(range(5), "kill"))
+        policy = self.skipping(chunksize=1, buffersize=2)
+        found = [value async for value in MapReduce(mapper, policy=policy).stream(range(20), backend=self.pool())]
+        self.assertEqual(found, list(range(5, 20)))
+
+    async def test_dead_letters(self) -> None:
+        """
+        What was left out stands in the file, whether the run succeeds or not.
+        """
+        path = self.temporary()
+        for most in None, 2:
+            policy = self.skipping(dead_letters=path, max_bad_records=most)
+            run = MapReduce(partial(naughty.misbehave, {3: "kill", 5: "raise", 8: "exit"}), policy=policy)
+            result = run.start(range(10), backend=self.pool(1)).result
+            if most is None:
+                self.assertEqual(await result, [0, 1, 2, 4, 6, 7, 9])
+            else:
+                error = await self.assertFailure(result, TaskFailed)
+                self.assertIn("more than 2 bad records", str(error))
+            letters = [json.loads(line) for line in Path(path).read_text().splitlines()]
+            self.assertEqual({letter["place"] for letter in letters}, {f"record {n} of the input" for n in (3, 5, 8)})
+            self.assertEqual(set(letters[0]), {"chunk", "record", "reason", "place"})
+
+    async def test_dead_letters_that_can_not_be_written(self) -> None:
+        """
+        Nothing is started then.
+        """
+        policy = self.skipping(dead_letters=os.path.join(self.temporary(), "none", "letters"))
+        error = await self.assertFailure(MapReduce(abs, policy=policy).run([1], backend=self.pool(1)), BadInput)
+        self.assertIn("dead_letters", str(error))
+
+    async def test_named(self) -> None:
+        """
+        Where bad records are not left out the error names the record, its place and its text, and one more death is
+        enough for that; there are C{retries + 1} attempts.
+        """
+        pool = self.pool(memory_limit="150MiB")
+        for way, kind in ("kill", WorkerDied), ("eat", WorkerDied), ("hang", TaskTimedOut):
+            policy = Policy(chunksize=20, retries=1, task_timeout=2, speculate=False)
+            run = MapReduce(partial(naughty.misbehave, {33: way}), policy=policy).start(range(100), backend=pool)
+            error = await self.assertFailure(run.result, kind)
+            self.assertEqual((error.chunk, error.record, error.attempt), (1, 13, 2))
+            self.assertEqual(error.place, "record 33 of the input: 33")
+            self.assertIn("at record 13 of the chunk (record 33 of the input: 33)", str(error))
+
+    async def test_too_much_together(self) -> None:
+        """
+        A chunk that is merely too large for C{memory_limit} has success in pieces.
+        """
+        policy = Policy(chunksize=8, retries=5)
+        run = MapReduce(naughty.ballast, reduce=naughty.Pile(), policy=policy)
+        self.assertEqual(await run.run(range(16), backend=self.pool(1, memory_limit="150MiB")), 16)
 
 
 class CancelTests(FaultCase):

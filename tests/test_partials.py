@@ -38,8 +38,9 @@ class TallyTests(SynchronousTestCase):
         A bad record of a bundle is told with its chunk and its place there.
         """
         tally = Tally.of(attempt(4, 3), self.outcome(0, 9, 10, 24))
-        places = [(4, 0), (4, 9), (5, 0), (6, 4)]
-        self.assertEqual(tally.skipped, [BadRecord(chunk, record, "bad") for chunk, record in places])
+        places = [(4, 0, 0), (4, 9, 9), (5, 0, 10), (6, 4, 24)]
+        expected = [BadRecord(chunk, n, "bad", f"record {at} of the input") for chunk, n, at in places]
+        self.assertEqual(tally.skipped, expected)
         self.assertEqual((tally.chunks, tally.records, tally.counters), (3, 25, Counter({("g", "n"): 3})))
 
     def test_positionsInOneChunk(self) -> None:
@@ -48,7 +49,7 @@ class TallyTests(SynchronousTestCase):
         """
         for size in (0, 5, 10):
             tally = Tally.of(attempt(4, 1, size), self.outcome(24))
-            self.assertEqual(tally.skipped, [BadRecord(4, 24, "bad")])
+            self.assertEqual(tally.skipped, [BadRecord(4, 24, "bad", "record 24 of the input")])
 
     def test_takeBack(self) -> None:
         """

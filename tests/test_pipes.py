@@ -220,7 +220,7 @@ class TaskPipeTests(PipeCase):
         What a small pipe does not take at once is written when there is room, in order.
         """
         pipe, reader = self.pipe()
-        messages = [Map(1, task, 1, 0, 1, 1, False, (bytes([task]) * 30_000, b"!")) for task in range(5)]
+        messages = [Map(1, task, 1, 0, 1, 1, False, False, 0, -1, (bytes([task]) * 30_000, b"!")) for task in range(5)]
         for message in messages:
             pipe.send(message)
         expected = framed(*messages)
@@ -239,7 +239,7 @@ class TaskPipeTests(PipeCase):
         It is closed when everything has been written, not before.
         """
         pipe, reader = self.pipe()
-        pipe.send(Map(1, 1, 1, 0, 1, 1, False, (bytes(6000),)))
+        pipe.send(Map(1, 1, 1, 0, 1, 1, False, False, 0, -1, (bytes(6000),)))
         pipe.finish()
         found = os.read(reader, 4096)
         self.assertTrue(pipe.fd >= 0)
@@ -269,9 +269,9 @@ class TaskPipeTests(PipeCase):
         """
         pipe, reader = self.pipe()
         fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 1 << 20)
-        message = Map(1, 1, 1, 0, 1, 1, False, tuple([b"x" * 5000, b"y"] * 80) * 1)
+        message = Map(1, 1, 1, 0, 1, 1, False, False, 0, -1, tuple([b"x" * 5000, b"y"] * 80) * 1)
         pipe.send(message)
-        many = Map(1, 2, 1, 0, 1, 1, False, tuple(bytes(4096) for _ in range(100)))
+        many = Map(1, 2, 1, 0, 1, 1, False, False, 0, -1, tuple(bytes(4096) for _ in range(100)))
         pipe.send(many)
         expected = framed(message, many)
         found = b""

@@ -108,7 +108,7 @@ class FakeRun:
         if ticket.id in self.unsendable:
             return []
         slot.defined[self.run] = 1
-        return [Map(self.run, ticket.id, 1, 0, 1, 1, False, ())]
+        return [Map(self.run, ticket.id, 1, 0, 1, 1, False, False, 0, -1, ())]
 
     def said(self, slot: Slot, message: Message) -> None:
         if isinstance(message, Done):

@@ -118,7 +118,8 @@ class ChildCase(NothingLeft):
         return child, owner
 
     def map(self, child: Child, task: int, *records: Any) -> None:
-        child.send(Map(1, task, 1, 10 * task, 1, len(records), False, tuple(self.codec.dumps(list(records)))))
+        buffers = tuple(self.codec.dumps(list(records)))
+        child.send(Map(1, task, 1, 10 * task, 1, len(records), False, False, 0, -1, buffers))
 
     def values(self, message: Message) -> list[Any]:
         assert isinstance(message, Done), message

@@ -56,9 +56,11 @@ def mapping(
     backup: bool = False,
 ) -> Submit:
     """
-    What maps some chunks of values or of an ordered fold.
+    What maps some chunks of values or of an ordered fold; carefully, where the first attempt broke.
     """
-    return Submit(MapAttempt(id, attempt, first if lot is None else lot, first, count, size, False, alone, backup))
+    careful = attempt > 1 and not backup
+    lot = first if lot is None else lot
+    return Submit(MapAttempt(id, attempt, lot, first, count, size, False, alone, backup, careful))
 
 
 def keeping(id: int, first: int) -> Submit:

@@ -88,7 +88,7 @@ class Plain:
         self.send(*(Define(run, number, (blob,)) for number, blob in enumerate(codec.definitions)))
 
     def map(self, run: int, task: int, records: list[Any], *, hold: bool = False, first: int = 0) -> None:
-        self.send(Map(run, task, 1, first, 1, len(records), hold, tuple(self.codec.dumps(records))))
+        self.send(Map(run, task, 1, first, 1, len(records), hold, False, 0, -1, tuple(self.codec.dumps(records))))
 
     def next(self) -> Message:
         """
@@ -257,7 +257,7 @@ class AnswerTests(SynchronousTestCase):
         """
         worker = self.worker()
         worker.define(1, collecting(abs))
-        worker.send(Map(1, 1, 1, 4, 1, 1, False, (b"nonsense",)))
+        worker.send(Map(1, 1, 1, 4, 1, 1, False, False, 0, -1, (b"nonsense",)))
         worker.map(1, 2, [-1])
         failed = worker.next()
         assert isinstance(failed, Failed)
@@ -591,7 +591,7 @@ class EndTests(SynchronousTestCase):
         codec.encode_program(collecting(naughty.hold_the_gil), {})
         for message in (*(Define(1, n, (blob,)) for n, blob in enumerate(codec.definitions)),):
             write_all(tasks, encode(message))
-        write_all(tasks, encode(Map(1, 1, 1, 0, 1, 1, False, tuple(codec.dumps([0])))))
+        write_all(tasks, encode(Map(1, 1, 1, 0, 1, 1, False, False, 0, -1, tuple(codec.dumps([0])))))
         until = time.monotonic() + WITHIN
         while unpack("3q", os.pread(note.fileno(), 24, 0)) != (0, 1, 1) and time.monotonic() < until:
             select.select([], [], [], 0.01)

@@ -21,12 +21,12 @@ The modules, each of which may import only those above it:
   - C{_shuffle}, C{_grouping}: keys, and how their values come together, in any order or in that of the input
   - C{_runs}, C{_merge}, C{_spill}: what does not fit into memory: sorted runs in files, and merging them as streams
   - C{_folding}: partials to one, or to the result
-  - C{_mapping}, C{_failures}, C{_tasks}: run one map or one reduce task, the same in every backend
+  - C{_mapping}, C{_careful}, C{_failures}, C{_tasks}: run one map or one reduce task, the same in every backend
   - C{_plain}: results that are plain data, for coordinators that trust no worker
   - C{_lifeline}, C{_surroundings}, C{_worker}: how the child process ends, what it takes over, and its loop
   - C{job}: L{Job} and L{Policy}
-  - C{_events}, C{_backups}, C{_delivery}, C{_limits}, C{_chunking}, C{_partials}, C{_schedule}: the state machine of a
-    run
+  - C{_events}, C{_backups}, C{_delivery}, C{_limits}, C{_chunking}, C{_partials}, C{_pieces}, C{_schedule}: the state
+    machine of a run
   - C{_cgroup}, C{_note}, C{_output}, C{_pipes}, C{_launch}, C{_process}: one child's start, pipes, output and life
   - C{_slots}, C{_lending}, C{_memory}, C{_starts}, C{_pool}: several children, and the runs that share them
   - C{_folder}: where the workers of a run spill, gone with the run
@@ -34,6 +34,7 @@ The modules, each of which may import only those above it:
   - C{backends}: where tasks run: C{inline}, C{processes}
   - C{_feeds}, C{_async_input}: what a run reads from
   - C{_identity}, C{_journal}, C{_checkpoint}: what a run can go on from after its process was killed
+  - C{_letters}: the records that were left out, in a file
   - C{_plan}, C{_assembly}, C{_finishing}, C{_coordinator}: carry out the schedule's instructions, put the result or the
     output together
   - C{mapreduce}: L{MapReduce}

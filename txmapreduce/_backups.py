@@ -83,11 +83,12 @@ class Backups:
 
 def may_repeat(running: Mapping[int, Attempt], charges: Counter[int], retries: int) -> Iterator[MapAttempt]:
     """
-    The map attempts that may have a backup. That is an attempt like others: there are C{retries + 1} of a chunk in all.
-    What a worker keeps can't be taken back there, and what ran out of memory is to run alone.
+    The map attempts that may have a backup. That is an attempt like others, the second of the C{retries + 1} that a
+    chunk has in all; one that has broken before has none: its next attempt is to show which record does it. What a
+    worker keeps can't be taken back there.
     """
     for attempt in running.values():
-        if isinstance(attempt, MapAttempt) and not (attempt.hold or attempt.alone):
+        if isinstance(attempt, MapAttempt) and not (attempt.hold or attempt.careful):
             chunks = range(attempt.first, attempt.first + attempt.count)
-            if max(map(charges.__getitem__, chunks)) < retries:
+            if retries and not any(map(charges.__getitem__, chunks)):
                 yield attempt

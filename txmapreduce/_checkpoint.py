@@ -277,7 +277,7 @@ class CheckpointedSession:
         """
         Run an attempt, or take what it gave from the journal.
         """
-        if isinstance(attempt, FoldAttempt):
+        if isinstance(attempt, FoldAttempt) or not attempt.whole:  # a chunk is committed in one piece, or not at all
             return self._session.submit(attempt, chunk)
         identified = self._when_open().addCallback(lambda _: self._identify(attempt, chunk))
         return identified.addCallback(self._map, attempt, chunk)

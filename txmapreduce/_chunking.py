@@ -103,6 +103,7 @@ class Reading:
         self._plan = plan
         self._sizer = Sizer(1, length if length is None or size is None else -(-length // size))
         self._next_lot = 0
+        self._records_read = 0
         self._needed: dict[int, int] = {}  # of each lot, how many chunks have no result yet that is secure
         self.next_chunk = 0
         self.ended = False
@@ -167,7 +168,9 @@ class Reading:
         self.next_chunk += count
         whole = 0 if plan.splits else event.records
         hold = not plan.ordered and not plan.collects
-        return MapAttempt(id, 1, event.lot, first, count, size or whole, hold)
+        origin = event.name if plan.splits else self._records_read
+        self._records_read += whole
+        return MapAttempt(id, 1, event.lot, first, count, size or whole, hold, origin=origin)
 
     def release(self, attempt: MapAttempt) -> list[Drop]:
         """

@@ -22,6 +22,7 @@ from ._checkpoint import checkpointed
 from ._events import BadRecord, Event, Handle, Instruction, MapAttempt, Outcome, Progress
 from ._feeds import Input
 from ._finishing import Output
+from ._letters import DeadLetters
 from ._plan import plan_of, progress_of
 from ._schedule import Schedule
 from ._tasks import EMPTY
@@ -68,6 +69,7 @@ class Coordinator:
         self._input = source
         self._backend = backend
         self._began = reactor.seconds()
+        self._letters = DeadLetters(job.policy.dead_letters)
         self._output = None if output is None else Output(output, job)
         self._plan = plan_of(job, source, streams, in_order, output is not None)
         self._schedule = Schedule(self._plan, self._began)
@@ -104,6 +106,7 @@ class Coordinator:
         if self._output is not None:
             functions["output"] = self._output.sink
         try:
+            self._letters.begin()
             session = checked(self._backend).open(program, functions, self.post)
             self._session = checkpointed(session, self._job, self._plan.splits)
         except MapReduceError:
@@ -173,7 +176,8 @@ class Coordinator:
         if len(taken):
             chunk = taken[0] if self._plan.splits else taken
             self._lots[instruction.lot] = _Lot(self._schedule.next_chunk, chunk)
-        self.post(events.Got(instruction.lot, len(taken), ended=not len(taken)))
+        name = str(*taken[:1]) if self._plan.splits else ""
+        self.post(events.Got(instruction.lot, len(taken), not len(taken), name))
 
     def _do_submit(self, instruction: events.Submit) -> None:
         attempt = instruction.attempt
@@ -200,7 +204,7 @@ class Coordinator:
             self._end(failure)
             return
         retry = error.retry or not self._retry_names.isdisjoint(error.kinds)
-        self.post(events.Broke(id, error.error, retry, error.charge, error.chunk, error.out_of_memory))
+        self.post(events.Broke(id, error.error, retry, error.charge, error.chunk, error.out_of_memory, error.record))
 
     def _do_kill(self, instruction: events.Kill) -> None:
         assert self._session is not None and isinstance(instruction.error, MapReduceError)
@@ -381,8 +385,8 @@ class Coordinator:
 
     def _finish(self) -> Any:
         assert self._ended is not None
-        (value,) = self._ended
-        return value if self._output is None else self._output.end(value)
+        ended = self.outcome() if self._output is None else maybeDeferred(self._output.end, *self._ended)
+        return ended.addBoth(self._letters.end, self._schedule.tally.skipped)
 
     def _fire(self, value: Any) -> None:
         self._ended = (value,)

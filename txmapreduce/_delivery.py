@@ -5,7 +5,7 @@ What chunks gave, on its way to the user: in input order, where that counts.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ._events import MapAttempt, Outcome
 
@@ -23,14 +23,14 @@ class Delivery:
         self.taken = 0
         self._in_order = in_order
         self._next = 0
-        self._there: dict[int, tuple[int, Outcome]] = {}
+        self._there: dict[int, tuple[int, Sequence[Outcome]]] = {}
         self._untaken: deque[int] = deque()  # how many chunks each covers
 
-    def add(self, attempt: MapAttempt, outcome: Outcome) -> None:
+    def add(self, attempt: MapAttempt, outcomes: Sequence[Outcome]) -> None:
         """
-        A result is there.
+        A result is there: one, or as many as the pieces that its chunk was mapped in.
         """
-        self._there[attempt.first] = (attempt.count, outcome)
+        self._there[attempt.first] = (attempt.count, outcomes)
 
     def ready(self, streams: bool) -> Iterator[Outcome]:
         """
@@ -40,11 +40,13 @@ class Delivery:
             first = self._next if self._in_order else next(iter(self._there))
             if first not in self._there:
                 return
-            count, outcome = self._there.pop(first)
+            count, outcomes = self._there.pop(first)
             self._next += count
-            if streams:
-                self._untaken.append(count)
-            yield outcome
+            if streams and outcomes:
+                self._untaken.extend([count, *[0] * (len(outcomes) - 1)])
+            elif streams:
+                self.taken += count  # nothing is left of it, so there is nothing to take
+            yield from outcomes
 
     def take(self, count: int) -> None:
         """

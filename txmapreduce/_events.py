@@ -5,7 +5,7 @@ What goes into the schedule and what comes out of it: the plan of a run, events 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 Handle = Hashable
 """Stands for what a task gave. Only the backend knows what is behind it, and where."""
@@ -25,6 +25,7 @@ class Plan:
     @ivar streams: results are taken one after the other, and reading waits for that.
     @ivar in_order: results are delivered in input order, else as they come.
     @ivar speculate: attempts that take unusually long may have a backup.
+    @ivar skips: bad records are left out. C{whole}: chunks can't be cut, for that would show in the result.
     @ivar partitioned: whether the last fold takes place partition by partition; C{None}: where there are many keys.
     @ivar buffersize: how many chunks may have been read whose results are not there yet (or, of a stream, not taken).
     """
@@ -43,6 +44,8 @@ class Plan:
     timeout: float | None = None
     max_bad_records: int | None = None
     speculate: bool = False
+    skips: bool = False
+    whole: bool = False
     partitioned: bool | None = None
 
 
@@ -55,6 +58,9 @@ class MapAttempt:
     @ivar hold: the worker may keep what it folds, and go on with it.
     @ivar alone: nothing else of the run is under way, and it goes to a fresh worker: it ran out of memory before.
     @ivar backup: another attempt at the same chunks runs already, so this one waits behind no other.
+    @ivar careful: it notes down each record, since the chunk has killed its worker before.
+    @ivar start: of its one chunk, it maps the records from here on. C{stop}: up to here; C{None}: to the end.
+    @ivar origin: the number of its first record in the input, or the name of its split.
     """
 
     id: int
@@ -66,6 +72,47 @@ class MapAttempt:
     hold: bool
     alone: bool = False
     backup: bool = False
+    careful: bool = False
+    start: int = 0
+    stop: int | None = None
+    origin: int | str = field(default=0, compare=False)
+
+    @property
+    def may_hold(self) -> bool:
+        """
+        Whether the worker may really keep what this gives.
+        """
+        return self.hold and not (self.alone or self.careful)
+
+    @property
+    def whole(self) -> bool:
+        """
+        Whether it maps all of its chunks.
+        """
+        return self.start == 0 and self.stop is None
+
+    @property
+    def single(self) -> bool:
+        """
+        Whether it is known to map one record.
+        """
+        return self.stop == self.start + 1 or (self.stop is None and self.count * self.chunksize == 1)
+
+    def of(self, first: int, count: int) -> MapAttempt:
+        """
+        The same for some of its chunks.
+        """
+        skipped = (first - self.first) * self.chunksize
+        origin = self.origin + skipped if isinstance(self.origin, int) else self.origin
+        return replace(self, first=first, count=count, origin=origin, backup=False)
+
+    def place(self, record: int) -> str:
+        """
+        Where a record is in the input, by its number in this task.
+        """
+        if isinstance(self.origin, int):
+            return f"record {self.origin + record} of the input"
+        return f"record {record} of {self.origin}"
 
 
 @dataclass(frozen=True)
@@ -112,12 +159,14 @@ class BadRecord:
     A record that was left out.
 
     @ivar chunk: the number of its chunk. C{record}: its number in that chunk, from 0.
-    @ivar reason: the exception and the record, as text.
+    @ivar reason: the exception, or how the worker ended, and the record, as text.
+    @ivar place: where that is in the input: the number of the record, from 0, or the file and the number in its part.
     """
 
     chunk: int
     record: int
     reason: str
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,11 +203,15 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Got:
-    """What L{Read} asked for: C{records} records (for a split: 1) in lot C{lot}. C{ended}: there is no more."""
+    """
+    What L{Read} asked for: C{records} records (for a split: 1) in lot C{lot}. C{ended}: there is no more. C{name}: that
+    of a split.
+    """
 
     lot: int
     records: int
     ended: bool
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,7 +240,8 @@ class Finished:
 class Broke:
     """
     The attempt ended with C{error}, in chunk C{chunk} where that is known. C{retry}: it may be tried again; C{charge}:
-    and that counts as an attempt. C{out_of_memory}: its worker was killed for want of memory.
+    and that counts as an attempt. C{out_of_memory}: its worker was killed for want of memory. C{record}: which record
+    of the task its worker was at, where it noted that down.
     """
 
     id: int
@@ -196,6 +250,7 @@ class Broke:
     charge: bool = True
     chunk: int | None = None
     out_of_memory: bool = False
+    record: int | None = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ __all__ = ["Group", "InOrder", "Part", "Tag", "in_order"]
 
 class Tag(int):
     """
-    The number of a task's first chunk, unlike any value of the user's.
+    Stands for a task: more for a later chunk, or a later piece of one. It is unlike any value of the user's.
     """
 
     __slots__ = ()

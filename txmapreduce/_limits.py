@@ -1,13 +1,15 @@
 """
-The time that attempts have, and what is said of those that overran it.
+The time that attempts have, the bad records that a run may have, and what is said where it is more.
 """
 
 from __future__ import annotations
 
-from ._events import Attempt, MapAttempt
-from .errors import TaskTimedOut
+from collections.abc import Sequence
 
-__all__ = ["HAIR", "Deadlines", "timed_out"]
+from ._events import Attempt, BadRecord, MapAttempt
+from .errors import TaskFailed, TaskTimedOut
+
+__all__ = ["HAIR", "Deadlines", "timed_out", "too_many"]
 
 HAIR = 0.001
 """Seconds by which a clock may be early: what was added to the time does not come out of it to the last bit."""
@@ -56,3 +58,13 @@ def timed_out(attempt: Attempt, limit: float | None) -> TaskTimedOut:
     what = "a reduce task" if chunk is None else f"chunk {chunk}"
     text = f"{what} ran longer than {limit:g} s (the policy's task_timeout) in attempt {attempt.attempt}"
     return TaskTimedOut(f"{text}; its worker was killed", chunk=chunk, attempt=attempt.attempt)
+
+
+def too_many(bad: Sequence[BadRecord], limit: int | None, attempt: MapAttempt) -> TaskFailed | None:
+    """
+    The error for more bad records than the policy's C{max_bad_records}, where there are more.
+    """
+    if limit is None or len(bad) <= limit:
+        return None
+    text = f"more than {limit} bad records (the policy's max_bad_records); the last: {bad[-1].reason}"
+    return TaskFailed(text, chunk=attempt.first, attempt=attempt.attempt)

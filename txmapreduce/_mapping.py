@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+from ._messages import NO_CHUNK
+
 __all__ = ["Progress", "all_values", "good_values"]
 
 _TEXT_LIMIT = 500
@@ -18,10 +20,17 @@ _TEXT_LIMIT = 500
 class Progress:
     """
     Where in its task a runner is, for error messages.
+
+    @ivar careful: each record is noted down before it is taken up.
     """
 
-    def __init__(self) -> None:
-        self._done = 0
+    def __init__(self, start: int = 0, mark: Callable[[int, object], None] | None = None) -> None:
+        """
+        @param start: the number of the first record. C{mark}: called with the number of each record and the record.
+        """
+        self._start = self._done = start
+        self._mark = mark
+        self.careful = mark is not None
         self._batch = 0
         self._records: Iterator[Any] = iter(())
         self._through = True
@@ -33,14 +42,21 @@ class Progress:
         self._done += self._batch
         self._batch = len(records)
         self._records = iter(records)
+        self._taken = self._records if self._mark is None else self._marked(self._mark)
         self._through = False
-        return self._records
+        return self._taken
+
+    def _marked(self, mark: Callable[[int, object], None]) -> Iterator[Any]:
+        for record in self._records:
+            mark(self.position, record)
+            yield record
+        mark(NO_CHUNK, None)
 
     def map(self, mapper: Callable[[Any], Any]) -> Iterator[Any]:
         """
         The built-in C{map} over the records, but a StopIteration of the mapper's is an error and not their end.
         """
-        return chain(map(mapper, chain(self._records, self._reached_end())), self._checked_end())
+        return chain(map(mapper, chain(self._taken, self._reached_end())), self._checked_end())
 
     def _reached_end(self) -> Iterator[Any]:
         self._through = True
@@ -63,7 +79,7 @@ class Progress:
         """
         How many records there have been.
         """
-        return self._done + self._batch
+        return self._done + self._batch - self._start
 
 
 def all_values(
@@ -96,21 +112,25 @@ def good_values(
     whole or not at all, so its values are made before the first is passed on. A batch that raises is tried again
     record by record.
     """
-    if batched:
+    steps: Iterable[tuple[int, Any, Any]]
+    if batched and progress.careful:
+        steps = ((progress.position, record, [record]) for record in records)
+        flatten += 1
+    elif batched:
         batch = list(records)
         try:
             yield from _listed(mapper(batch), flatten + 1)
             return
-        except Exception:
+        except BaseException:
             start = progress.position - len(batch) + 1
-            steps: Iterable[tuple[int, Any, Any]] = ((start + n, record, [record]) for n, record in enumerate(batch))
+            steps = ((start + n, record, [record]) for n, record in enumerate(batch))
             flatten += 1
     else:
         steps = ((progress.position, record, record) for record in records)
     for position, record, argument in steps:
         try:
             values = _listed(mapper(argument), flatten)
-        except Exception as error:
+        except BaseException as error:  # what ends a program elsewhere is an error of the user's function here
             skipped.append((position, _describe(record, error)))
         else:
             yield from values

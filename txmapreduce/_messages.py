@@ -67,7 +67,8 @@ class Map(NamedTuple):
     Map C{count} consecutive chunks of C{chunksize} records each (the last may have fewer), starting at chunk
     C{first}. The buffers are one encoded list of records, or one encoded split.
 
-    C{hold}: the worker keeps what it folded, for L{HandOver}.
+    C{hold}: the worker keeps what it folded, for L{HandOver}. C{careful}: it notes down each record. C{start},
+    C{stop}: of the one chunk, these records only (-1: to the end).
     """
 
     run: int
@@ -77,6 +78,9 @@ class Map(NamedTuple):
     count: int  # type: ignore[assignment]
     chunksize: int
     hold: bool
+    careful: bool
+    start: int
+    stop: int
     buffers: tuple[Buffer, ...]
 
 

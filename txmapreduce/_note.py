@@ -9,17 +9,19 @@ import os
 import tempfile
 from struct import Struct
 
+from ._careful import TEXT
 from ._messages import NO_CHUNK
 
 __all__ = ["Note"]
 
 _NUMBERS = Struct("3q")
+_RECORD = Struct("2q")
 
 
 class Note:
     """
     A page of memory that the child writes and this process reads, even after the child's death: the numbers of a chunk,
-    a run and a task. It is a file without a name, so nothing stays behind.
+    a run and a task, and, where it is careful, a record. It is a file without a name, so nothing stays behind.
     """
 
     def __init__(self) -> None:
@@ -34,7 +36,8 @@ class Note:
         except BaseException:
             os.close(self.fd)
             raise
-        memory[: _NUMBERS.size] = _NUMBERS.pack(NO_CHUNK, 0, 0)
+        start = _NUMBERS.pack(NO_CHUNK, 0, 0) + _RECORD.pack(NO_CHUNK, 0)
+        memory[: len(start)] = start
         self._memory: mmap.mmap | bytes = memory
 
     def read(self) -> tuple[int, ...]:
@@ -43,10 +46,19 @@ class Note:
         """
         return _NUMBERS.unpack(self._memory[: _NUMBERS.size])
 
+    def record(self) -> tuple[int | None, str]:
+        """
+        The record that it noted down last, and its text.
+        """
+        number, length = _RECORD.unpack_from(self._memory, _NUMBERS.size)
+        start = _NUMBERS.size + _RECORD.size
+        text = self._memory[start : start + max(0, min(length, TEXT))].decode("utf-8", "replace")
+        return (None if number == NO_CHUNK else number), text
+
     def close(self) -> None:
         """
         Let go of the memory, but remember what stood there.
         """
-        memory, self._memory = self._memory, self._memory[: _NUMBERS.size]
+        memory, self._memory = self._memory, self._memory[: _NUMBERS.size + _RECORD.size + TEXT]
         if isinstance(memory, mmap.mmap):
             memory.close()

@@ -9,12 +9,12 @@ that is lost.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ._events import BadRecord, Handle, MapAttempt, Outcome
 
-__all__ = ["FAN_IN", "Bag", "Fold", "Last", "Partials", "Place", "Tally", "Tree"]
+__all__ = ["FAN_IN", "Bag", "Fold", "Last", "Partials", "Place", "Tally", "Tree", "partitions"]
 
 FAN_IN = 64
 """How many partials one fold takes: many, since a fold costs a round trip; not all, since one worker does it."""
@@ -36,12 +36,15 @@ class Tally:
         """
         What one attempt has added.
         """
-        size = attempt.chunksize if attempt.count > 1 else outcome.records + 1
+        bad = []
+        for at, text in outcome.skipped:
+            chunk, record = divmod(at, attempt.chunksize) if attempt.count > 1 else (0, at)
+            bad.append(BadRecord(attempt.first + chunk, record, text, attempt.place(at)))
         return cls(
-            chunks=attempt.count,
+            chunks=attempt.count if attempt.whole else 0,
             records=outcome.records,
             counters=Counter({(group, name): n for group, name, n in outcome.counters}),
-            skipped=[BadRecord(attempt.first + at // size, at % size, text) for at, text in outcome.skipped],
+            skipped=bad,
         )
 
     def add(self, other: Tally) -> None:
@@ -191,6 +194,12 @@ class Bag:
         del self._folding[place]
         self._secure[outcome.handle] = outcome
 
+    def add_secure(self, outcomes: Iterable[Outcome]) -> None:
+        """
+        Partials that can't be lost.
+        """
+        self._secure.update((outcome.handle, outcome) for outcome in outcomes)
+
     def secure(self, handle: Handle) -> list[MapAttempt]:
         """
         The partial can't be lost any more. The attempts whose records it covers: they will not be needed again.
@@ -227,6 +236,18 @@ class Bag:
 
 
 Partials = Tree | Bag
+
+
+def partitions(outcomes: Sequence[Outcome], wanted: bool | None, many: int) -> Sequence[int | None]:
+    """
+    The partitions that the last fold takes place in; C{None} is all in one.
+
+    @param wanted: whether it is to be cut, if it can be; C{None}: where there are more than so C{many} keys.
+    """
+    cuts = {outcome.nparts for outcome in outcomes}
+    if wanted is None:
+        wanted = sum(outcome.size for outcome in outcomes) > many
+    return range(cuts.pop()) if wanted and len(cuts) == 1 and cuts != {1} else [None]
 
 
 class Last:

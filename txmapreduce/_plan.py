@@ -36,6 +36,8 @@ def plan_of(job: Job, source: Input, streams: bool, in_order: bool, writes: bool
         max_bad_records=policy.max_bad_records,
         partitioned=job.by_key if writes else None,
         speculate=policy.speculate and not saves,
+        skips=policy.bad_records == "skip",
+        whole=policy.bad_records == "raise" and (job.batched or policy.reproducible),
     )
 
 

@@ -134,6 +134,13 @@ class Child:
         return None if number == NO_CHUNK else number
 
     @property
+    def record(self) -> tuple[int | None, str]:
+        """
+        The number in its task, and the text, of the record that it was at, where it was to note that down.
+        """
+        return self._note.record()
+
+    @property
     def began(self) -> tuple[int, int]:
         """
         The run and the task that it took up last; task 0 while it loads what the run needs.

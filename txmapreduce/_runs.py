@@ -69,7 +69,7 @@ class RunWriter:
         self._at = 0
         self._index: list[tuple[Any, int]] = []
         with writing(path):
-            self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=1 << 18)
+            self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=1 << 18)  # noqa: SIM115
 
     def __enter__(self) -> RunWriter:
         return self

@@ -12,12 +12,13 @@ Rules:
  5. User code runs in workers only. So folding is a task, too: wherever many partials stand next to each other they are
     folded into one, in input order, and at the end one last fold finishes the result.
  6. When nothing is left to hand out and a worker is idle, what takes unusually long is tried there as well.
- 7. An attempt has an id of its own. Whatever else is told of an attempt that has ended is not listened to.
+ 7. A chunk that killed its worker is mapped carefully, and in pieces where that tells which record does it.
+ 8. An attempt has an id of its own. Whatever else is told of an attempt that has ended is not listened to.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from dataclasses import replace
 from typing import get_args
 
@@ -29,6 +30,7 @@ from ._events import (
     Answer,
     Asked,
     Attempt,
+    BadRecord,
     Broke,
     Capacity,
     Conclude,
@@ -53,8 +55,9 @@ from ._events import (
     Unable,
     Wake,
 )
-from ._limits import HAIR, Deadlines, timed_out
-from ._partials import Bag, Last, Partials, Place, Tally, Tree
+from ._limits import HAIR, Deadlines, timed_out, too_many
+from ._partials import Bag, Last, Partials, Place, Tally, Tree, partitions
+from ._pieces import Blame, Pieces
 from .errors import RunTimedOut, TaskFailed
 
 MANY_KEYS = 100_000
@@ -83,10 +86,11 @@ class Schedule:
         self._waiting: deque[MapAttempt] = deque()
         self._running: dict[int, Attempt] = {}
         self._mapping = 0  # how many of those that run are maps
-        self._charges: Counter[int] = Counter()
         self._deadlines = Deadlines(plan.task_timeout)
         self._backups = Backups()
         self._next_tick: float | None = None
+        self._pieces = Pieces()
+        self._blame = Blame(plan, self._pieces)
         self._delivery = Delivery(plan.in_order)
         self._tree = Tree()
         self._bag = Bag()
@@ -233,18 +237,38 @@ class Schedule:
     def _accept_map(self, attempt: MapAttempt, outcome: Outcome) -> None:
         self._reading.measured(attempt, outcome)
         tally = Tally.of(attempt, outcome)
-        self.tally.add(tally)
-        limit = self.plan.max_bad_records
-        if limit is not None and len(self.tally.skipped) > limit:
-            text = f"more than {limit} bad records (the policy's max_bad_records); the last: {tally.skipped[-1].reason}"
-            self._end(Abort(TaskFailed(text, chunk=attempt.first, attempt=attempt.attempt)))
-        elif attempt.hold:
+        if not self._count(tally, attempt):
+            return
+        if attempt.hold and attempt not in self._pieces:
             self._bag.add(attempt, outcome, tally)
             if outcome.secure:
                 self._secured(outcome.handle)
         else:
-            self._out += self._reading.release(attempt)
-            self._delivery.add(attempt, outcome)
+            self._put(attempt, outcome)
+
+    def _count(self, tally: Tally, attempt: MapAttempt) -> bool:
+        """
+        Whether there are not too many bad records.
+        """
+        self.tally.add(tally)
+        if (error := too_many(self.tally.skipped, self.plan.max_bad_records, attempt)) is not None:
+            self._end(Abort(error))
+        return not self.over
+
+    def _put(self, attempt: MapAttempt, outcome: Outcome | None) -> None:
+        """
+        Some chunks are there, or a piece of one; C{None}: its record is left out.
+        """
+        in_pieces = outcome is None or attempt in self._pieces
+        outcomes = self._pieces.put(attempt, outcome)
+        if outcomes is None:
+            return
+        self.tally.chunks += in_pieces
+        self._out += self._reading.release(attempt)
+        if attempt.hold:
+            self._bag.add_secure(outcomes)
+        else:
+            self._delivery.add(attempt, outcomes)
             self._pass_on()
 
     def _pass_on(self) -> None:
@@ -255,26 +279,16 @@ class Schedule:
                 self._tree.add(outcome)
 
     def _broken_map(self, attempt: MapAttempt, event: Broke, twin: int | None) -> None:
-        """
-        The chunk that was running is charged and goes alone; those before and behind it go again for free.
-        """
-        first, end = attempt.first, attempt.first + attempt.count
-        guilty = event.chunk if event.chunk is not None and first <= event.chunk < end else first
-        ranges = [(first, end)]
-        if event.charge:
-            self._charges[guilty] += 1
-            ranges = [(first, guilty), (guilty, guilty + 1), (guilty + 1, end)]
-        if not event.retry or self._charges[guilty] > self.plan.retries:
+        verdict = self._blame.judge(attempt, event)
+        if verdict is None:
             self._end(Abort(event.error))
-            return
-        self.retried += 1
-        if twin is not None:  # is at it already
-            return
-        for start, stop in reversed(ranges):
-            if start < stop:
-                number = 1 + self._charges[start] if stop - start == 1 else 1
-                again = replace(attempt, id=self._new_id(), attempt=number, first=start, count=stop - start)
-                self._waiting.appendleft(replace(again, alone=event.out_of_memory and start == guilty))
+        elif isinstance(verdict, BadRecord):
+            if self._count(Tally(records=1, skipped=[verdict]), attempt):
+                self._put(attempt, None)
+        else:
+            self.retried += 1
+            if twin is None:  # or else that is at it already
+                self._waiting.extendleft(replace(again, id=self._new_id()) for again in reversed(verdict))
 
     # Folds
 
@@ -324,8 +338,7 @@ class Schedule:
     def _conclude(self) -> None:
         if self._last is None and self._complete():
             if self.plan.collects:
-                self._end(Conclude(()))
-                return
+                return self._end(Conclude(()))
             self._submit_last()
         handles = None if self._last is None else self._last.handles()
         if handles is not None:
@@ -334,12 +347,7 @@ class Schedule:
     def _submit_last(self) -> None:
         outcomes = self._partials.all()
         inputs = tuple(outcome.handle for outcome in outcomes)
-        cuts = {outcome.nparts for outcome in outcomes}
-        many = self.plan.partitioned
-        if many is None:
-            many = sum(outcome.size for outcome in outcomes) > MANY_KEYS
-        many = many and len(cuts) == 1 and cuts != {1}
-        parts = range(cuts.pop()) if many else [None]
+        parts = partitions(outcomes, self.plan.partitioned, MANY_KEYS)
         attempts = [FoldAttempt(self._new_id(), 1, inputs, partition, True) for partition in parts]
         self._last = Last(attempt.id for attempt in attempts)
         for attempt in attempts:
@@ -374,7 +382,7 @@ class Schedule:
     def _back_up(self, idle: int, now: float) -> None:
         if idle < 1:
             return
-        slow, at = self._backups.stragglers(may_repeat(self._running, self._charges, self.plan.retries), now)
+        slow, at = self._backups.stragglers(may_repeat(self._running, self._blame.charges, self.plan.retries), now)
         for attempt in slow[:idle]:
             backup = replace(attempt, id=self._new_id(), attempt=attempt.attempt + 1, backup=True)
             self._backups.pair(attempt.id, backup.id)

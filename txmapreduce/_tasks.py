@@ -16,10 +16,11 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from . import _context
 from ._aggregate import Aggregate
+from ._careful import marker, piece
 from ._folding import EMPTY, STAYS, WHOLE, Folder, Reduce
 from ._grouping import Tag
 from ._mapping import Progress, all_values, good_values
@@ -69,7 +70,7 @@ class MapTask:
     """
     The part of a map task that a runner needs: C{count} chunks of C{chunksize} records (the last may have fewer)
     starting with chunk number C{first}; or, for a split, one chunk. C{id}: a number that no other attempt of the run
-    has.
+    has. C{careful}: each record is noted down. C{start}, C{stop}: of the one chunk, only these (-1: to the end).
     """
 
     attempt: int
@@ -78,6 +79,9 @@ class MapTask:
     chunksize: int
     hold: bool
     id: int = 0
+    careful: bool = False
+    start: int = 0
+    stop: int = -1
 
 
 @dataclass
@@ -106,15 +110,6 @@ class TaskError(Exception):
         self.stage = stage
 
 
-class Note(Protocol):
-    """
-    Where a worker writes down what it is doing, for the coordinator to read after the worker's death: place 0 is the
-    number of the chunk.
-    """
-
-    def __setitem__(self, place: int, number: int, /) -> None: ...
-
-
 _Values = Callable[[Iterator[Any], Progress, list[tuple[int, str]]], Iterable[Any]]
 
 
@@ -123,14 +118,16 @@ class Runner:
     Executes the tasks of one program in this process.
     """
 
-    def __init__(self, program: Program, note: Note | None = None, store: Store | None = None) -> None:
+    def __init__(self, program: Program, note: memoryview | None = None, store: Store | None = None) -> None:
         """
+        @param note: where to write down what is done, for the coordinator to read after the worker's death, as numbers:
+            number 0 is that of the chunk. See L{txmapreduce._careful}.
         @param store: where by-key folds spill. Default: they are kept in memory.
         """
         self.program = program
         self._store = store
         self._folder = Folder(program.aggregate, store)
-        self._note: Note = [0] if note is None else note
+        self._note = memoryview(bytearray(8)).cast("q") if note is None else note
         self._context = _context.Task(program.seed)
         self._held: list[Any] = []  # the accumulator that is kept from task to task, if there is one
         self._own: list[Any] = []  # the part of it that stays for the last fold
@@ -141,7 +138,7 @@ class Runner:
 
         @raise TaskError: the user's code raised, or exited.
         """
-        context, progress = self._context, Progress()
+        context, progress = self._context, Progress(task.start, marker(self._note) if task.careful else None)
         hold = task.hold and not self.program.isolate
         skipped: list[tuple[int, str]] = []
         context.begin(task.first, task.attempt)
@@ -187,7 +184,7 @@ class Runner:
         skipped: list[tuple[int, str]],
     ) -> Any:
         acc = self._held.pop() if hold and self._held else self._zero()
-        tag = Tag(task.first)
+        tag = Tag((task.first << 32) + task.start)
         for values in self._values(task, source, progress, skipped):
             acc = acc.add(values, tag) if isinstance(acc, Pile) else self.program.aggregate.add_many(acc, values)
         if isinstance(acc, Pile):
@@ -208,6 +205,8 @@ class Runner:
         """
         context, note = self._context, self._note
         values, chunks = self._plan(task, source)
+        if task.careful:
+            chunks = piece(task.start, task.stop, chunks)
         for index, records in chunks:
             context.index = note[0] = index
             yield values(progress.begin(records), progress, skipped)

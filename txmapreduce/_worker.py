@@ -193,7 +193,7 @@ class Worker:
         """
         Leave word of what is begun now.
         """
-        self._note[0], self._note[1], self._note[2] = chunk, run, task
+        self._note[0], self._note[1], self._note[2], self._note[3] = chunk, run, task, NO_CHUNK
 
     def _map(self, message: Map) -> None:
         run = self._runs[message.run]
@@ -203,7 +203,15 @@ class Worker:
             runner = run.ready()
             source = _loaded(codec, message)
             task = MapTask(
-                message.attempt, message.first, message.count, message.chunksize, message.hold, message.task
+                message.attempt,
+                message.first,
+                message.count,
+                message.chunksize,
+                message.hold,
+                message.task,
+                message.careful,
+                message.start,
+                message.stop,
             )
             outcome = runner.map(task, source)
             del source

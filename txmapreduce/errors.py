@@ -61,9 +61,27 @@ class TaskFailed(MapReduceError):
         return f"{message}\n\n{self.remote_traceback.rstrip()}" if self.remote_traceback else message
 
 
-class WorkerDied(MapReduceError):
+class _AtRecord(MapReduceError):
+    """
+    An error that may know the record.
+    """
+
+    record: int | None = None
+    place: str = ""
+
+    def at(self, record: int, place: str) -> None:
+        """
+        It was at this record.
+        """
+        self.record, self.place = record, place
+        self.args = (f"{self.args[0]}, at record {record} of the chunk ({place})", *self.args[1:])
+
+
+class WorkerDied(_AtRecord):
     """
     A worker process ended while it ran a chunk, as often as the policy's C{retries} allow.
+
+    After its first death a chunk is run carefully, so that the record is known that it was at.
 
     @ivar chunk: the number of the chunk it was running, or C{None} when it was a reduce task or none.
     @ivar attempt: which try of the chunk this was, counted from 1.
@@ -73,6 +91,8 @@ class WorkerDied(MapReduceError):
     @ivar stderr: the last lines that it wrote to its standard error.
     @ivar out_of_memory: whether it was killed because it took more memory than the pool's C{memory_limit}, or by the
         kernel because there was no more. C{False} also where the system does not tell why it was killed.
+    @ivar record: the number in its chunk, from 0, of the record that it was at, or C{None} where that is not known.
+    @ivar place: where that record is in the input, and its text.
     """
 
     def __init__(
@@ -101,13 +121,15 @@ class WorkerDied(MapReduceError):
         return f"{message}\nThe end of its standard error:\n{self.stderr.rstrip()}" if self.stderr else message
 
 
-class TaskTimedOut(MapReduceError):
+class TaskTimedOut(_AtRecord):
     """
     A chunk ran longer than the policy's C{task_timeout}, as often as its C{retries} allow.
 
     @ivar chunk: the number of the chunk, or C{None} when it was a reduce task.
     @ivar attempt: which try of the chunk this was, counted from 1.
     @ivar pid: the process that ran it and was killed.
+    @ivar record: the number in its chunk, from 0, of the record that it was at, or C{None} where that is not known.
+    @ivar place: where that record is in the input, and its text.
     """
 
     def __init__(self, message: str, *, chunk: int | None = None, attempt: int = 1, pid: int | None = None) -> None:

@@ -63,8 +63,11 @@ class Policy:
     @ivar task_timeout: seconds that one attempt may take, measured from when it starts to run. Default: no limit.
     @ivar timeout: seconds that the whole run may take. Default: no limit.
     @ivar bad_records: C{"raise"} ends the run at the first record for which the mapper raises; C{"skip"} leaves such
-        records out and lists them in C{Run.skipped}.
+        records out and lists them in C{Run.skipped}; so it does with records that kill their worker, take more than its
+        C{memory_limit} or longer than C{task_timeout}, each time by themselves.
     @ivar max_bad_records: with C{"skip"}, how many may be left out before the run fails. Default: no limit.
+    @ivar dead_letters: with C{"skip"}, a file that has a line of JSON for each record that was left out when the run is
+        over: its chunk, its number there, why, and its place in the input. Default: none.
     @ivar speculate: when workers are idle at the end of a run, chunks that take much longer than usual are tried on
         them as well, and the first result counts. Set it to C{False} where calling the mapper twice would do harm.
         There are no backups where workers go on folding into what they keep (a C{reduce} in any order,
@@ -96,6 +99,7 @@ class Policy:
     timeout: float | None = None
     bad_records: Literal["raise", "skip"] = "raise"
     max_bad_records: int | None = None
+    dead_letters: str | os.PathLike[str] | None = None
     speculate: bool = True
     reproducible: bool = False
     seed: int | None = None
@@ -129,7 +133,7 @@ class Policy:
             good = isinstance(kind, type) and issubclass(kind, BaseException)
             _need(good, f"retry_exceptions takes exception classes, not {kind!r}")
         object.__setattr__(self, "retry_exceptions", tuple(kinds))
-        for name in ("checkpoint", "spill_folder"):
+        for name in ("checkpoint", "dead_letters", "spill_folder"):
             if (path := getattr(self, name)) is not None:
                 good = isinstance(path, (str, os.PathLike)) and isinstance(os.fspath(path), str)
                 _need(good and os.fspath(path) != "", f"{name} is a path, not {path!r}")
@@ -140,10 +144,8 @@ class Policy:
             _need(good, f"seed has to be a whole number, not {self.seed!r}")
         _need(self.bad_records in ("raise", "skip"), f'bad_records is "raise" or "skip", not {self.bad_records!r}')
         _need(self.trust in ("objects", "data"), f'trust is "objects" or "data", not {self.trust!r}')
-        _need(
-            self.max_bad_records is None or self.bad_records == "skip",
-            'max_bad_records goes with bad_records="skip"',
-        )
+        for name in ("max_bad_records", "dead_letters"):
+            _need(getattr(self, name) is None or self.bad_records == "skip", f'{name} goes with bad_records="skip"')
 
 
 @dataclass(frozen=True)

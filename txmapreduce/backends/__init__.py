@@ -36,6 +36,7 @@ class AttemptFailed(Exception):
     @ivar charge: whether the attempt counts: not where it had not begun, or its inputs were lost.
     @ivar chunk: the chunk that was running, where that is known.
     @ivar out_of_memory: whether its worker was killed for want of memory.
+    @ivar record: the record of the task that it was at, where the attempt was a careful one and noted that down.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class AttemptFailed(Exception):
         charge: bool = True,
         chunk: int | None = None,
         out_of_memory: bool = False,
+        record: int | None = None,
     ) -> None:
         super().__init__(error)
         self.error = error
@@ -55,6 +57,7 @@ class AttemptFailed(Exception):
         self.charge = charge
         self.chunk = chunk
         self.out_of_memory = out_of_memory
+        self.record = record
 
 
 Listener = Callable[[Event], None]

@@ -152,7 +152,7 @@ def answer_of(message: Done, task: Task | None, program: Program, nparts: int) -
     if task is None:
         return report, parts
     attempt = task.attempt
-    if message.held and (isinstance(attempt, FoldAttempt) or not attempt.hold or attempt.alone):
+    if message.held and (isinstance(attempt, FoldAttempt) or not attempt.may_hold):
         raise ProtocolError("something was kept that nobody asked to keep")
     finish = isinstance(attempt, FoldAttempt) and attempt.finish
     expected = nparts if isinstance(attempt, FoldAttempt) else 1
@@ -210,7 +210,10 @@ def map_message(run: int, attempt: MapAttempt, buffers: tuple[Buffer, ...]) -> M
         first=attempt.first,
         count=attempt.count,
         chunksize=attempt.chunksize,
-        hold=attempt.hold and not attempt.alone,
+        hold=attempt.may_hold,
+        careful=attempt.careful,
+        start=attempt.start,
+        stop=-1 if attempt.stop is None else attempt.stop,
         buffers=buffers,
     )
 

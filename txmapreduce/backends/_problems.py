@@ -4,14 +4,15 @@ What can be wrong with a task that goes to a worker process, and with the proces
 
 from __future__ import annotations
 
-from .._events import Attempt
+from .._events import Attempt, MapAttempt
 from .._frames import MAX_FRAME
 from .._headers import MAX_BUFFERS
 from .._messages import Fold, Map
-from .._process import Death
-from ..errors import MapReduceError, NotSerializable, ProtocolError, WorkerDied
+from .._process import Child, Death
+from ..errors import MapReduceError, NotSerializable, ProtocolError, TaskTimedOut, WorkerDied
+from . import AttemptFailed
 
-__all__ = ["check_size", "died"]
+__all__ = ["broken", "check_size"]
 
 
 def check_size(message: Map | Fold) -> None:
@@ -34,7 +35,24 @@ def check_size(message: Map | Fold) -> None:
     )
 
 
-def died(attempt: Attempt, chunk: int | None, death: Death) -> MapReduceError:
+def broken(attempt: Attempt, reason: MapReduceError | None, child: Child, death: Death) -> AttemptFailed:
+    """
+    What becomes of an attempt whose child has died, or was killed for a C{reason}.
+    """
+    chunk, record, place = None, None, ""
+    if isinstance(attempt, MapAttempt):
+        chunk = attempt.first if child.chunk is None else child.chunk
+        if attempt.careful:
+            record, text = child.record
+            place = "" if record is None else f"{attempt.place(record)}: {text}"
+    error = reason or _died(attempt, chunk, death)
+    if record is not None and isinstance(error, (WorkerDied, TaskTimedOut)):
+        error.at(record, place)
+    memory = bool(death.out_of_memory)
+    return AttemptFailed(error, retry=True, chunk=chunk, out_of_memory=memory, record=record)
+
+
+def _died(attempt: Attempt, chunk: int | None, death: Death) -> MapReduceError:
     """
     The error that says how a worker ended.
     """

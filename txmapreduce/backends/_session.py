@@ -42,7 +42,7 @@ from ._handles import (
     parts_to_send,
     with_spill,
 )
-from ._problems import check_size, died
+from ._problems import broken, check_size
 
 __all__ = ["ProcessSession"]
 
@@ -202,11 +202,7 @@ class ProcessSession:
         The child died while it ran the ticket.
         """
         assert isinstance(ticket, Task)
-        chunk = None
-        if isinstance(ticket.attempt, MapAttempt):
-            chunk = ticket.attempt.first if slot.child.chunk is None else slot.child.chunk
-        error = ticket.reason or died(ticket.attempt, chunk, death)
-        self._fail(ticket, AttemptFailed(error, retry=True, chunk=chunk, out_of_memory=bool(death.out_of_memory)))
+        self._fail(ticket, broken(ticket.attempt, ticket.reason, slot.child, death))
 
     def vanished(self, slot: Slot) -> None:
         """
@@ -256,10 +252,7 @@ class ProcessSession:
         if report.status:
             _log.info("{status}", status=report.status, worker=slot.child.pid, task=task.id)
         del self._tasks[task.id]
-        if message.held:
-            partial = self._keep(slot, task, message)
-        else:
-            partial = Partial(None, 0.0, parts)
+        partial = self._keep(slot, task, message) if message.held else Partial(None, 0.0, parts)
         task.done.callback(outcome_of(message, task, report, partial, self._nparts))
 
     def _keep(self, slot: Slot, task: Task, message: Done) -> Partial:
