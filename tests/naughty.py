@@ -362,6 +362,35 @@ def fork_and_stay(path: str, record: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fork_or_work(record: int) -> Iterator[tuple[int, int]]:
+    """
+    A little work; now and then a child of one's own that stays.
+    """
+    if os.getpid() % 3 == 0 and not os.fork():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.01)
+    yield record, sum(range(10_000))
+
+
+def die_once(path: str, forks: bool, record: object) -> None:
+    """
+    Write down the time, and end this process by SIGKILL; the next one writes down its own time. C{forks}: a child of
+    one's own stays behind, in a group of its own, for a moment.
+    """
+    first = not os.path.exists(path)
+    if first and forks and not os.fork():
+        os.setpgid(0, 0)
+        time.sleep(0.5)
+        os._exit(0)
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(fd, f"{time.monotonic()} ".encode())
+    os.close(fd)
+    if first:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def fork_and_loop(path: str, record: object) -> object:
     """
     Leave a child of one's own behind, and go into a loop in C that holds the GIL.
@@ -464,6 +493,13 @@ def raising(kind: type[BaseException], record: object) -> None:
     Raise.
     """
     raise kind("on purpose")
+
+
+def raising_value(record: object) -> None:
+    """
+    Raise an exception that tells the record.
+    """
+    raise ValueError(record)
 
 
 class Unloadable:

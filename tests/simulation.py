@@ -34,6 +34,7 @@ from unittest.mock import patch
 
 from txmapreduce import _backups, _partials
 from txmapreduce import _events as events
+from txmapreduce._checked import CheckedSchedule
 from txmapreduce._events import Attempt, Event, FoldAttempt, Instruction, MapAttempt, Outcome, Plan
 from txmapreduce._schedule import Schedule
 from txmapreduce._shuffle import ByKey, by_key, pieces
@@ -836,7 +837,7 @@ class Simulation:
 
     def _go(self) -> None:
         setting, rng = self.setting, self.rng
-        self.schedule = Schedule(setting.plan, 0.0)
+        self.schedule = CheckedSchedule(setting.plan, 0.0)
         self.workers = Workers(setting, rng, self.clock, self.post)
         for instruction in self.schedule.start():
             self._carry_out(instruction)

@@ -57,6 +57,7 @@ LADDER = [
     ["_chunking"],
     ["_partials", "_pieces"],
     ["_schedule"],
+    ["_checked"],
     ["_cgroup", "_note", "_output", "_pipes"],
     ["_launch"],
     ["_process"],

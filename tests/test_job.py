@@ -13,7 +13,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import mappers
-from txmapreduce import Inline, MapReduce, Policy, Processes
+from txmapreduce import Inline, MapReduce, PartFiles, Policy, Processes, TextFiles
 from txmapreduce.aggregates import Counts, Sum
 from txmapreduce.errors import BadInput
 from txmapreduce.job import Job
@@ -152,3 +152,14 @@ class JobTests(SynchronousTestCase):
         for value in (5, Inline, Processes):
             result = MapReduce(mappers.square).run([1], backend=value)  # type: ignore[arg-type]
             self.assertIn("backend has to be one", str(self.failureResultOf(result, BadInput).value))
+
+    def test_classes(self) -> None:
+        """
+        The class of a source or a sink is none.
+        """
+        for options, words in (
+            ({"data": TextFiles}, "data has to be"),
+            ({"data": [1], "output": PartFiles}, "output takes a PartFiles"),
+        ):
+            result = MapReduce(mappers.square).run(**options, backend=Inline())
+            self.assertIn(words, str(self.failureResultOf(result, BadInput).value))

@@ -314,7 +314,7 @@ class ErrorTests(JoinCase):
         """
         An input that can't be read.
         """
-        for left, right in ((5, []), ([], TextFiles("missing"))):
+        for left, right in ((5, []), ([], TextFiles("missing")), (TextFiles, [])):
             with self.assertRaisesRegex(BadInput, "iterate over|missing"):
                 await join(left, right).run(backend=self.pool)
 

@@ -25,8 +25,8 @@ The modules, each of which may import only those above it:
   - C{_plain}: results that are plain data, for coordinators that trust no worker
   - C{_lifeline}, C{_surroundings}, C{_worker}: how the child process ends, what it takes over, and its loop
   - C{job}: L{Job} and L{Policy}
-  - C{_events}, C{_backups}, C{_delivery}, C{_limits}, C{_chunking}, C{_partials}, C{_pieces}, C{_schedule}: the state
-    machine of a run
+  - C{_events}, C{_backups}, C{_delivery}, C{_limits}, C{_chunking}, C{_partials}, C{_pieces}, C{_schedule},
+    C{_checked}: the state machine of a run
   - C{_cgroup}, C{_note}, C{_output}, C{_pipes}, C{_launch}, C{_process}: one child's start, pipes, output and life
   - C{_slots}, C{_lending}, C{_memory}, C{_starts}, C{_pool}: several children, and the runs that share them
   - C{_folder}: where the workers of a run spill, gone with the run

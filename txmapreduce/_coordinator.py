@@ -18,13 +18,13 @@ from twisted.python.failure import Failure
 
 from . import _events as events
 from ._assembly import SLICE, assemble
+from ._checked import schedule_of
 from ._checkpoint import checkpointed
 from ._events import BadRecord, Event, Handle, Instruction, MapAttempt, Outcome, Progress
 from ._feeds import Input
 from ._finishing import Output
 from ._letters import DeadLetters
 from ._plan import plan_of, progress_of
-from ._schedule import Schedule
 from ._tasks import EMPTY
 from .backends import AttemptFailed, Backend, Chunk, Session, checked
 from .errors import MapReduceError
@@ -72,7 +72,7 @@ class Coordinator:
         self._letters = DeadLetters(job.policy.dead_letters)
         self._output = None if output is None else Output(output, job)
         self._plan = plan_of(job, source, streams, in_order, output is not None)
-        self._schedule = Schedule(self._plan, self._began)
+        self._schedule = schedule_of(self._plan, self._began)
         self._session: Session | None = None
         self._lots: dict[int, _Lot] = {}
         self._events: deque[Event] = deque()

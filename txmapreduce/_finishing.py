@@ -37,7 +37,7 @@ class Output:
         """
         Fires with the draft that goes to the workers, or fails with L{BadInput}.
         """
-        if not callable(getattr(self.sink, "begin", None)):
+        if isinstance(self.sink, type) or not callable(getattr(self.sink, "begin", None)):
             raise BadInput(f"output takes a PartFiles or another Sink, not {self.sink!r:.200}")
         if self._job.policy.checkpoint is not None:
             raise BadInput("output and checkpoint don't go together: the parts of a run that failed are removed")

@@ -20,7 +20,7 @@ from ._broadcast import Broadcast, broadcast
 from ._feeds import Input
 from ._sides import RecordsSplit, Sides, SideSplit, Small
 from .errors import NotSerializable
-from .inputs import Split, parse_bytes
+from .inputs import Split, is_source, parse_bytes
 from .job import Policy
 
 __all__ = ["SidesInput"]
@@ -45,12 +45,12 @@ class SidesInput:
         @param open_side: opens an input that is no source.
         """
         self.length: int | None = None
-        self.splits = any(map(_is_source, sides.inputs))
+        self.splits = any(map(is_source, sides.inputs))
         self._sides = sides
         self._blocksize = parse_bytes(policy.blocksize)
         # With a small side, its bad records would be told nowhere, and a checkpoint would not know what it was.
         self._may_broadcast = policy.bad_records == "raise" and policy.checkpoint is None
-        self._open = {n: open_side(data) for n, data in enumerate(sides.inputs) if not _is_source(data)}
+        self._open = {n: open_side(data) for n, data in enumerate(sides.inputs) if not is_source(data)}
         self._left = deque(sides.order)
         self._small: Broadcast[Small] | None = None
         self._size = 1
@@ -63,7 +63,7 @@ class SidesInput:
         The splits of each source; which side is broadcast, and its handle. Called in a thread.
         """
         inputs = self._sides.inputs
-        listed = {n: data.splits(self._blocksize) for n, data in enumerate(inputs) if _is_source(data)}
+        listed = {n: data.splits(self._blocksize) for n, data in enumerate(inputs) if is_source(data)}
         for side in self._sides.small if self._may_broadcast else ():
             splits = listed[side] if side in listed else _as_splits(inputs[side])
             if splits is not None and _is_small(splits):
@@ -120,10 +120,6 @@ class SidesInput:
             self._listing.addErrback(lambda _: None)
         for each in self._open.values():
             each.close()
-
-
-def _is_source(data: object) -> bool:
-    return hasattr(data, "splits")
 
 
 def _as_splits(data: object) -> Sequence[Split] | None:

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
-import fcntl
 import gc
 import mmap
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -52,7 +50,7 @@ from ._messages import (
 from ._plain import dumps as dump_plain
 from ._shuffle import Items, Partition, pieces
 from ._spill import Spilled, Store
-from ._surroundings import take_over
+from ._surroundings import in_place, own_signals, take_over
 from ._tasks import STAYS, WHOLE, MapTask, Runner, TaskError
 from .errors import ProtocolError
 
@@ -62,8 +60,6 @@ SETUP_RUN = 0
 """The run number under which the pool's initializer is defined."""
 
 _DOWN = (Surroundings, Define, Map, Fold, HandOver, Forget, Release, Free)
-_OUT_OF_THE_WAY = 16
-_IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 _IOVECS = 512
 _MUCH = 10_000
 """Entries in a result from which on the system gets back the memory that it took to make: some milliseconds of work."""
@@ -358,35 +354,14 @@ def write_all(fd: int, buffers: Sequence[Buffer]) -> None:
             views[at] = views[at][written:]
 
 
-def _in_place(*fds: int | None) -> Any:
-    """
-    Descriptors under the numbers from 3 on, whatever they were; those that are missing leave theirs free.
-    """
-    copies = [fd if fd is None else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY) for fd in fds]
-    for fd in fds:
-        if fd is not None:
-            os.close(fd)
-    for place, fd in enumerate(copies, 3):
-        if fd is not None:
-            os.dup2(fd, place, inheritable=False)
-            os.close(fd)
-    return [None if fd is None else place for place, fd in enumerate(copies, 3)]
-
-
-def main(
-    read_fd: int, write_fd: int, note_fd: int, arena_fd: int | None = None, life_fd: int | None = None
-) -> None:
+def main(read_fd: int, write_fd: int, note_fd: int, arena_fd: int | None = None, life_fd: int | None = None) -> None:
     """
     Be a worker. Called in a fresh interpreter; returns when the task pipe ends.
     """
     parent = os.getppid()
     own_group()
-    for number in signal.valid_signals() - _IGNORED_BY_PYTHON:
-        if signal.getsignal(number) is signal.SIG_IGN:  # by the coordinator
-            signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the coordinator blocks
-    read_fd, write_fd, note_fd, arena_fd, life_fd = _in_place(read_fd, write_fd, note_fd, arena_fd, life_fd)
+    own_signals()
+    read_fd, write_fd, note_fd, arena_fd, life_fd = in_place(read_fd, write_fd, note_fd, arena_fd, life_fd)
     faulthandler.enable()
     note = memoryview(mmap.mmap(note_fd, mmap.PAGESIZE)).cast("q")
     for stream in (sys.stdout, sys.stderr):

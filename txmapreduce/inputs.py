@@ -20,7 +20,7 @@ from ._planning import Paths, as_paths, cut, files_of, pack, target_of
 from ._reading import FileSplit, check_encoding, is_line_safe
 from .errors import BadInput
 
-__all__ = ["Feed", "FileSplit", "Source", "Split", "TextFiles", "is_async", "parse_bytes", "records_of"]
+__all__ = ["Feed", "FileSplit", "Source", "Split", "TextFiles", "is_async", "is_source", "parse_bytes", "records_of"]
 
 UNITS = {"": 1, **{unit: 1000**n for n, unit in enumerate("kmgtp", 1)}}
 UNITS.update({f"{unit}i": 1024**n for n, unit in enumerate("kmgtp", 1)})
@@ -161,6 +161,13 @@ class TextFiles:
 
 
 # Data that is no source
+
+
+def is_source(data: object) -> bool:
+    """
+    Whether C{data} is a L{Source}. The class of one is none.
+    """
+    return hasattr(data, "splits") and not isinstance(data, type)
 
 
 def is_async(data: object) -> bool:

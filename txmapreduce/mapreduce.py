@@ -13,7 +13,7 @@ from ._aggregate import Aggregate
 from ._sides import Sides
 from ._tasks import EMPTY
 from .errors import BadInput
-from .inputs import is_async, records_of
+from .inputs import is_async, is_source, records_of
 from .job import Job, Op, Policy, Reducer
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ def _input(reactor: Any, job: Job, data: Any) -> Input:
         from ._sides_input import SidesInput
 
         return SidesInput(data, job.policy, lambda part: _input(reactor, job, part))
-    if hasattr(data, "splits"):
+    if is_source(data):
         return Splits(data, job.policy.blocksize)
     if is_async(data):
         from ._async_input import AsyncRecords
