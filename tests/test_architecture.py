@@ -59,6 +59,7 @@ LADDER = [
     ["_schedule"],
     ["_checked"],
     ["_cgroup", "_note", "_output", "_pipes"],
+    ["_launch"],
     ["_process"],
     ["_slots"],
     ["_lending"],

@@ -19,8 +19,9 @@ from zope.interface.verify import verifyObject
 
 from txmapreduce import _pipes
 from txmapreduce._frames import Decoder, encode
+from txmapreduce._launch import open_pipes
 from txmapreduce._messages import Done, Forget, Hello, Map, Message
-from txmapreduce._pipes import ExitWatch, ResultPipe, TaskPipe, bytes_waiting, open_pipes
+from txmapreduce._pipes import ExitWatch, ResultPipe, TaskPipe, bytes_waiting
 from txmapreduce.errors import ProtocolError
 
 from .leftovers import descriptors

@@ -17,7 +17,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
-from txmapreduce import _pipes
+from txmapreduce import _launch
 from txmapreduce._codec import Codec
 from txmapreduce._messages import Define, Done, Failed, Hello, Map, Message, cut
 from txmapreduce._process import Child, Death
@@ -188,7 +188,7 @@ class LifeTests(ChildCase):
         """
         The same works over pipes of 4 KiB.
         """
-        self.patch(_pipes, "_PIPE_SIZE", 4096)
+        self.patch(_launch, "_PIPE_SIZE", 4096)
         child, owner = self.start(lambda data: data)
         data = os.urandom(300_000)
         for task in (1, 2, 3):

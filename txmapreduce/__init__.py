@@ -27,7 +27,7 @@ The modules, each of which may import only those above it:
   - C{job}: L{Job} and L{Policy}
   - C{_events}, C{_backups}, C{_delivery}, C{_limits}, C{_chunking}, C{_partials}, C{_pieces}, C{_schedule},
     C{_checked}: the state machine of a run
-  - C{_cgroup}, C{_note}, C{_output}, C{_pipes}, C{_process}: one child's pipes, output and life
+  - C{_cgroup}, C{_note}, C{_output}, C{_pipes}, C{_launch}, C{_process}: one child's start, pipes, output and life
   - C{_slots}, C{_lending}, C{_memory}, C{_starts}, C{_pool}: several children, and the runs that share them
   - C{_folder}: where the workers of a run spill, gone with the run
   - C{_background}, C{_blocking}: the way to scripts, threads and asyncio
@@ -46,6 +46,9 @@ Importing this package imports none of them: names are loaded on demand, and the
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -124,9 +127,24 @@ def __getattr__(name: str) -> Any:
     place = _PLACES.get(name)
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{place}"), name) if place else import_module(f"{__name__}.{name}")
+    with _no_collections():
+        value = getattr(import_module(f"{__name__}.{place}"), name) if place else import_module(f"{__name__}.{name}")
     globals()[name] = value
     return value
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """
+    Imports make no garbage, and collections in between would take a tenth of their time.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def __dir__() -> list[str]:

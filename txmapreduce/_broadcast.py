@@ -22,7 +22,6 @@ import os
 import pickle
 import sys
 import threading
-import uuid
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -69,7 +68,7 @@ def broadcast(value: T) -> Broadcast[T]:
     except Exception as error:
         file.close()
         raise NotSerializable(_blame(error, value)) from error
-    return Broadcast(Shared(uuid.uuid4().hex, file, layout), tuple(parts))
+    return Broadcast(Shared(os.urandom(16).hex(), file, layout), tuple(parts))
 
 
 class Broadcast(Generic[T]):

@@ -15,10 +15,10 @@ import builtins
 import enum
 import importlib
 import itertools
+import os
 import pickle
 import threading
 import types
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ class Classes:
         self.shared: set[str] = set()
         self._tokens: dict[int, str] = {}  # by the id of the class, which C{by_token} keeps alive
         self._empty: set[str] = set()  # the tokens of those that are made, and not filled yet
-        self._prefix = prefix or uuid.uuid4().hex
+        self._prefix = prefix or os.urandom(16).hex()
         self._counts: Counter[str] = Counter()
 
     def __contains__(self, cls: type) -> bool:

@@ -13,7 +13,6 @@ import sys
 import termios
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.abstract import FileDescriptor
@@ -26,10 +25,10 @@ from ._loading import Buffer
 from ._messages import Done, Failed, Hello, Message, Parts, Release, Spills
 from .errors import ProtocolError
 
-__all__ = ["ExitWatch", "ResultPipe", "TaskPipe", "bytes_waiting", "open_pipes"]
+__all__ = ["ExitWatch", "OutputPipe", "ResultPipe", "TaskPipe", "bytes_waiting"]
 
 _UP = (Hello, Done, Failed, Parts, Spills, Release)
-_PIPE_SIZE = 1 << 20
+_OUTPUT_READ = 8192
 _READS_A_TURN = 4
 _IOVECS = 512
 
@@ -206,6 +205,56 @@ class TaskPipe(FileDescriptor):
             self.fd = -1
 
 
+class OutputPipe(FileDescriptor):
+    """
+    Our end of a pipe to which the child's user code prints.
+    """
+
+    def __init__(self, reactor: Any, fd: int, feed: Callable[[bytes], None]) -> None:
+        super().__init__(reactor)
+        self.fd = fd
+        self.connected = 1
+        self._feed = feed
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def doRead(self) -> BaseException | None:
+        """
+        Pass on some of what is there.
+        """
+        try:
+            data = os.read(self.fd, _OUTPUT_READ)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self._feed(data)
+        return None
+
+    def drain(self) -> None:
+        """
+        Pass on what is there now. Somebody else may still write to it, who is not waited for.
+        """
+        left = bytes_waiting(self.fd) if self.fd >= 0 else 0
+        while left > 0 and self.doRead() is None:
+            left -= _OUTPUT_READ
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """
+        Let go of the descriptor.
+        """
+        if self.fd >= 0:
+            self.stopReading()
+            os.close(self.fd)
+            self.fd = -1
+
+
 class ExitWatch(FileDescriptor):
     """
     A pidfd: readable when the process has ended, even where SIGCHLD never comes.
@@ -236,23 +285,3 @@ class ExitWatch(FileDescriptor):
             os.close(self.fd)
             self.fd = -1
 
-
-def open_pipes() -> tuple[int, int, int, int]:
-    """
-    The task pipe and the result pipe; our own ends don't block.
-    """
-    fds: list[int] = []
-    try:
-        for ours in (1, 0):
-            pair = os.pipe()
-            fds.extend(pair)
-            os.set_blocking(pair[ours], False)
-            if hasattr(fcntl, "F_SETPIPE_SZ"):
-                with suppress(OSError):  # the user's share of pipe memory is used up: the usual 64 KiB do as well
-                    fcntl.fcntl(pair[0], fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-    except BaseException:
-        for fd in fds:
-            os.close(fd)
-        raise
-    task_r, task_w, result_r, result_w = fds
-    return task_r, task_w, result_r, result_w

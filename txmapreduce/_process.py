@@ -17,46 +17,28 @@ What it prints comes back line by line into the log, tagged with the worker and 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from twisted.internet import error as terror
-from twisted.internet.process import unregisterReapProcessHandler
-from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.process import registerReapProcessHandler, unregisterReapProcessHandler
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from . import _arena
 from ._cgroup import oom_kills
+from ._launch import take
 from ._messages import NO_CHUNK, Hello, Message, Release
-from ._note import Note
 from ._output import Lines
-from ._pipes import ExitWatch, ResultPipe, TaskPipe, bytes_waiting, open_pipes
+from ._pipes import ExitWatch, OutputPipe, ResultPipe, TaskPipe
 from .errors import ProtocolError
 
 __all__ = ["Child", "ChildOwner", "Death"]
 
 _log = Logger()
-
-_BOOT = (
-    "import gc, sys; gc.disable(); sys.path[:] = sys.argv.pop(1).split(chr(0x1f)); "
-    "from txmapreduce._worker import main; main({})"
-)
-"""
-What the child runs. Its one argument is this process's import path. Imports make no garbage, so the collector sleeps
-until C{main} wakes it.
-"""
-
-_READ = 8192
-"""Bytes that Twisted takes from a process's pipe at a time."""
 
 _CLOSE_GRACE = 1.0
 """Seconds that a child gets to end by itself when its task pipe has ended."""
@@ -97,21 +79,6 @@ class ChildOwner(Protocol):
         """
 
 
-class _Protocol(ProcessProtocol):
-    """
-    What Twisted tells us of the process itself.
-    """
-
-    def __init__(self, child: Child) -> None:
-        self._child = child
-
-    def childDataReceived(self, childFD: int, data: bytes) -> None:
-        self._child.output[childFD].feed(data)
-
-    def processExited(self, reason: Failure) -> None:
-        self._child.exited(cast(BaseException, reason.value))
-
-
 class Child:
     """
     One worker process, from its start to its end.
@@ -129,54 +96,24 @@ class Child:
         self._reactor = reactor
         self._owner = owner
         self.dead = False
-        self._status: BaseException | None = None
+        self._status: int | None = None  # the exit code, or the number of a signal below 0
         self._garbage: ProtocolError | None = None
         self._grace: Any = None
         self._step: Any = None
         self._killed = False
         self._excess = ""
         self._oom_kills = oom_kills().count()
+        self._launched = launched = take(env)
+        self.pid = launched.pid
+        self._note, self._arena = launched.note, launched.arena
         self.output = {fd: Lines(partial(self._print, name)) for fd, name in ((1, "stdout"), (2, "stderr"))}
-        task_r, task_w, result_r, result_w = open_pipes()
-        theirs, ours = [task_r, result_w], [task_w, result_r]
-        self._arena = _arena.create()
-        self._lifeline = -1
-        try:
-            self._note = Note()
-            theirs.append(self._note.fd)
-            fds = {3: task_r, 4: result_w, 5: self._note.fd}
-            if self._arena is not None:
-                fds[6] = self._arena.fd
-            if hasattr(fcntl, "F_SETSIG"):
-                fds[7], self._lifeline = os.pipe()
-                theirs.append(fds[7])
-                ours.append(self._lifeline)
-            self._process = self._spawn(env, fds)
-        except BaseException:
-            self._close_arena()
-            theirs += ours
-            if len(theirs) > 4:
-                self._note.close()
-            raise
-        finally:
-            for fd in theirs:
-                os.close(fd)
-        self.pid: int = self._process.pid
-        self._writer = TaskPipe(reactor, task_w, self._pipe_ended, self._arena)
-        self._reader = ResultPipe(reactor, result_r, self._said, self._pipe_ended, self._arena)
-        self._reader.startReading()
+        self._writer = TaskPipe(reactor, launched.task_fd, self._pipe_ended, self._arena)
+        self._reader = ResultPipe(reactor, launched.result_fd, self._said, self._pipe_ended, self._arena)
+        self._prints = {fd: OutputPipe(reactor, launched.output[fd], self.output[fd].feed) for fd in (1, 2)}
+        for pipe in (self._reader, *self._prints.values()):
+            pipe.startReading()
         self._exit_watch = self._watch_exit()
-
-    def _spawn(self, env: Mapping[str, str], fds: Mapping[int, int]) -> Any:
-        if not sys.executable:
-            raise OSError(errno.ENOENT, "this Python does not know its own executable (sys.executable is empty)")
-        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        path = chr(0x1F).join(map(str, sys.path))
-        more = ", ".join(f"{name}={fd}" for fd, name in ((6, "arena_fd"), (7, "life_fd")) if fd in fds)
-        args = [sys.executable, *flags, "-c", _BOOT.format(more), path]
-        with open(os.devnull, "rb") as nothing:
-            child_fds: dict[int, Any] = {0: nothing.fileno(), 1: "r", 2: "r", **fds}
-            return self._reactor.spawnProcess(_Protocol(self), sys.executable, args, env=dict(env), childFDs=child_fds)
+        registerReapProcessHandler(self.pid, self)
 
     def _watch_exit(self) -> ExitWatch | None:
         if not hasattr(os, "pidfd_open"):
@@ -254,11 +191,9 @@ class Child:
             self._step.cancel()
 
     def _signal(self, number: int) -> None:
-        if self.dead or self._process.pid is None:
-            return
-        if not self._signal_group(number):  # it has not made its own group yet
-            with contextlib.suppress(terror.ProcessExitedAlready):
-                self._process.signalProcess(number)
+        if not self.dead and not self._signal_group(number):  # it has not made its own group yet
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def _signal_group(self, number: int) -> bool:
         """
@@ -308,23 +243,31 @@ class Child:
 
     def _reap(self) -> None:
         """
-        The pidfd says that it has ended, just now. Ask Twisted to collect it; if somebody else did, its status is not
-        to be had.
+        The pidfd says that it has ended, just now. Collect it; if somebody else did, its status is not to be had.
         """
         if not self.dead:
             self._signal_group(signal.SIGKILL)  # what it forked
-        if self._process.pid is not None:
-            self._process.reapProcess()
+        self.reapProcess()
         if not self.dead:
-            if self._process.pid is not None:
-                unregisterReapProcessHandler(self.pid, self._process)
+            unregisterReapProcessHandler(self.pid, self)
             self._die()
 
-    def exited(self, status: BaseException) -> None:
+    def reapProcess(self) -> None:
         """
-        Twisted has collected it, just now: its number still stands for its group, and what it forked ends with it.
+        Collect it, if it has ended. Twisted calls this when the system says that some child has.
         """
-        self._status = status
+        with contextlib.suppress(ChildProcessError):
+            if (status := self._launched.collect()) is not None:
+                unregisterReapProcessHandler(self.pid, self)
+                self.processEnded(status)
+
+    def processEnded(self, status: int) -> None:
+        """
+        It has been collected, just now: its number still stands for its group, and what it forked ends with it.
+
+        @param status: as C{os.waitpid} gives it.
+        """
+        self._status = os.waitstatus_to_exitcode(status)
         self._signal_group(signal.SIGKILL)
         if not self.dead:
             self._die()
@@ -338,21 +281,20 @@ class Child:
             self._garbage = reason
         self.dead = True
         self._collect_output()
-        for descriptor in (self._reader, self._writer, self._exit_watch):
+        for descriptor in (self._reader, self._writer, self._exit_watch, *self._prints.values()):
             if descriptor is not None:
                 descriptor.close()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
+        if self._launched.lifeline >= 0:
+            os.close(self._launched.lifeline)
         self._stop_step()
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
-        status = self._status
-        code = getattr(status, "exitCode", None)
+        code = self._status
         death = Death(
             pid=self.pid,
-            exit_code=0 if isinstance(status, terror.ProcessDone) else code,
-            signal=getattr(status, "signal", None),
+            exit_code=code if code is not None and code >= 0 else None,
+            signal=-code if code is not None and code < 0 else None,
             stderr=self.output[2].tail.decode("utf-8", "replace"),
             garbage=self._garbage,
             out_of_memory=self._out_of_memory(),
@@ -362,10 +304,9 @@ class Child:
         self._reactor.callLater(0, self._owner.died, self, death)
 
     def _out_of_memory(self) -> str:
-        number = getattr(self._status, "signal", None)
         if self._killed:
             return self._excess
-        if number == signal.SIGKILL and oom_kills().explain(self._oom_kills):
+        if self._status == -signal.SIGKILL and oom_kills().explain(self._oom_kills):
             return "was killed by the kernel: out of memory"
         return ""
 
@@ -377,11 +318,6 @@ class Child:
         """
         What it printed last, as far as the pipes hold it; a grandchild that keeps them open is not waited for.
         """
-        for fd in (1, 2):
-            pipe = self._process.pipes.get(fd)
-            left = bytes_waiting(pipe.fileno()) if pipe is not None and pipe.fileno() >= 0 else 0
-            while left > 0 and pipe.doRead() is None:
-                left -= _READ
+        for fd, pipe in self._prints.items():
+            pipe.drain()
             self.output[fd].end()
-            if pipe is not None:
-                self._process.closeChildFD(fd)

@@ -17,7 +17,6 @@ import faulthandler
 import gc
 import mmap
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -51,7 +50,7 @@ from ._messages import (
 from ._plain import dumps as dump_plain
 from ._shuffle import Items, Partition, pieces
 from ._spill import Spilled, Store
-from ._surroundings import take_over
+from ._surroundings import in_place, own_signals, take_over
 from ._tasks import STAYS, WHOLE, MapTask, Runner, TaskError
 from .errors import ProtocolError
 
@@ -355,23 +354,14 @@ def write_all(fd: int, buffers: Sequence[Buffer]) -> None:
             views[at] = views[at][written:]
 
 
-def main(
-    read_fd: int = 3,
-    write_fd: int = 4,
-    note_fd: int = 5,
-    arena_fd: int | None = None,
-    life_fd: int | None = None,
-) -> None:
+def main(read_fd: int, write_fd: int, note_fd: int, arena_fd: int | None = None, life_fd: int | None = None) -> None:
     """
     Be a worker. Called in a fresh interpreter; returns when the task pipe ends.
     """
     parent = os.getppid()
     own_group()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever the coordinator blocks
-    for fd in (read_fd, write_fd, note_fd, arena_fd, life_fd):
-        if fd is not None:
-            os.set_inheritable(fd, False)
+    own_signals()
+    read_fd, write_fd, note_fd, arena_fd, life_fd = in_place(read_fd, write_fd, note_fd, arena_fd, life_fd)
     faulthandler.enable()
     note = memoryview(mmap.mmap(note_fd, mmap.PAGESIZE)).cast("q")
     for stream in (sys.stdout, sys.stderr):

@@ -5,7 +5,8 @@ L{MapReduce}: what users make, and the ways to run it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sized
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._aggregate import Aggregate
@@ -109,9 +110,10 @@ class MapReduce:
 
         @raise RuntimeError: when called in the reactor's own thread, which must not wait.
         """
-        from ._blocking import blocking
+        with _ahead(backend, data):
+            from ._blocking import blocking
 
-        return blocking(lambda: self.run(data, backend=backend, output=output))
+            return blocking(lambda: self.run(data, backend=backend, output=output))
 
     async def run_async(self, data: Any, *, backend: Backend | None = None, output: Sink | None = None) -> Any:
         """
@@ -252,6 +254,19 @@ class Stream:
             self._coordinator.cancel()
             self._coordinator.result.addBoth(lambda _: closed.callback(None))
         return closed
+
+
+def _ahead(backend: Backend | None, data: Any) -> AbstractContextManager[None]:
+    """
+    A context for a run that is still without a reactor, perhaps: see L{txmapreduce._launch}.
+    """
+    tasks = len(data) if isinstance(data, Sized) else None
+    if backend is None:
+        from ._launch import ahead, environment
+        from .backends._cpus import available_cpus
+
+        return ahead(available_cpus(), tasks, environment())
+    return backend.ahead(tasks) if hasattr(backend, "ahead") else nullcontext()
 
 
 def _begin(

@@ -14,7 +14,6 @@ import errno
 import io
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -158,7 +157,7 @@ class PartFiles:
         if there and (not os.path.isdir(target) or os.path.ismount(target)):
             raise BadInput(f"{self.folder} can't be replaced by a folder: it is a file, or where a disk is mounted")
         parent, name = os.path.split(target)
-        work = os.path.join(parent, f".{name}.{uuid.uuid4().hex[:12]}.tmp") if there else target
+        work = os.path.join(parent, f".{name}.{os.urandom(6).hex()}.tmp") if there else target
         _make(work, self.folder)
         return PartDraft(target, work, self.format, self.compression)
 

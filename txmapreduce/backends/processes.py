@@ -4,9 +4,9 @@ The backend for one machine: warm worker processes, driven over pipes.
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 
 from .._broadcast import LocalCodec
+from .._launch import ahead, environment
 from .._pool import Pool
 from .._slots import Settings
 from .._tasks import Program
@@ -24,15 +25,6 @@ from ._cpus import available_cpus
 from ._session import ProcessSession
 
 __all__ = ["Processes", "available_cpus", "close_default_pool", "default_pool"]
-
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "BLIS_NUM_THREADS",
-)
 
 
 class Processes(Service):
@@ -105,13 +97,12 @@ class Processes(Service):
         self.max_workers = available_cpus() if max_workers is None else max_workers
         if min_workers > self.max_workers:
             raise BadInput(f"min_workers={min_workers} is more than max_workers={self.max_workers}")
-        threads = dict.fromkeys(_THREAD_VARIABLES, str(threads_per_worker))
+        self._environment = threads_per_worker, env
         self._settings = Settings(
             max_workers=self.max_workers,
             min_workers=min_workers,
             setup=None if initializer is None else self._encoded_initializer(initializer, tuple(initargs)),
             max_tasks_per_child=max_tasks_per_child,
-            env={**threads, **(env or {})},
             idle_timeout=idle_timeout,
             memory_limit=limit,
         )
@@ -134,6 +125,14 @@ class Processes(Service):
         pool = self._open_pool()
         return ProcessSession(self._reactor, pool, self.max_workers, program, functions, listener)
 
+    def ahead(self, tasks: int | None) -> AbstractContextManager[None]:
+        """
+        Have workers launched for a run in this context, if that saves time.
+
+        @param tasks: how many it has at the most, if that is known.
+        """
+        return ahead(self.max_workers, tasks, environment(*self._environment))
+
     def _open_pool(self) -> Pool:
         if self._closed:
             raise BackendUnavailable("this Processes pool is closed: make a new one")
@@ -142,8 +141,7 @@ class Processes(Service):
                 from twisted.internet import reactor
 
                 self._reactor = reactor
-            settings = self._settings
-            self._pool = Pool(self._reactor, _with_environment(settings))
+            self._pool = Pool(self._reactor, replace(self._settings, env=environment(*self._environment)))
             self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._abort)
         return self._pool
 
@@ -198,13 +196,6 @@ class Processes(Service):
 
     def __repr__(self) -> str:
         return f"Processes({self.max_workers})"
-
-
-def _with_environment(settings: Settings) -> Settings:
-    """
-    C{settings} with the whole environment of the workers, as it is when the pool starts.
-    """
-    return replace(settings, env={**os.environ, **settings.env})
 
 
 _default: weakref.WeakKeyDictionary[Any, Processes] = weakref.WeakKeyDictionary()
