@@ -8,16 +8,16 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmapreduce
-from tests.support import TOP
 from txmapreduce import MapReduce, Policy, Processes, aggregates, errors
 from txmapreduce.joins import BoundJob
 from txmapreduce.mapreduce import Run
 
-PAGE = (TOP / "docs" / "reference.md").read_text("utf-8")
+PAGE = (Path(__file__).parent.parent / "docs" / "reference.md").read_text("utf-8")
 
 
 def public(names: Iterable[str]) -> list[str]:
