@@ -25,7 +25,8 @@ import psutil
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
-from txmapreduce import MapReduce, Policy, Processes, _launch
+from txmapreduce import MapReduce, Policy, Processes
+from txmapreduce._pool import launch
 from txmapreduce.aggregates import Sum
 
 from . import naughty
@@ -112,7 +113,7 @@ async def stopped(nbytes: int) -> dict[str, float]:
     So many bytes go through pipes of 4 KiB while one worker of two has been stopped; it goes on at the end.
     """
     count = nbytes // RECORD
-    with patch.object(_launch, "_PIPE_SIZE", 4096):
+    with patch.object(launch, "_PIPE_SIZE", 4096):
         async with Processes(2) as pool:
             await MapReduce(naughty.slow_pid_of, policy=ONE).run(range(6), backend=pool)
             memory, victim = Memory(), pool.pids[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import support
-from txmapreduce._codec import Codec
+from txmapreduce._values.codec import Codec
 
 
 class Refuses:
@@ -76,7 +76,7 @@ def python(code: str) -> str:
 
 WORKER = """
 import pickle, sys
-from txmapreduce._codec import Codec
+from txmapreduce._values.codec import Codec
 definitions, payloads = pickle.load(sys.stdin.buffer)
 codec = Codec()
 program = [codec.define(blob) for blob in definitions][0]
@@ -86,7 +86,7 @@ pickle.dump((answers, "dill" in sys.modules), sys.stdout.buffer)
 
 SCRIPT = f"""
 import pickle, subprocess, sys
-from txmapreduce._codec import Codec
+from txmapreduce._values.codec import Codec
 from txmapreduce.errors import NotSerializable
 
 def in_worker(program, *records):

@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from txmapreduce import _plain
-from txmapreduce._events import FoldAttempt, MapAttempt
-from txmapreduce._frames import Decoder, encode
-from txmapreduce._messages import Done, Failed, Hello, Parts, Release, Report
-from txmapreduce._tasks import Program
+from txmapreduce._schedule.events import FoldAttempt, MapAttempt
+from txmapreduce._tasks.runner import Program
+from txmapreduce._values import plain
+from txmapreduce._wire.frames import Decoder, encode
+from txmapreduce._wire.messages import Done, Failed, Hello, Parts, Release, Report
 from txmapreduce.aggregates import Collect
 from txmapreduce.backends._handles import Task, answer_of, failure_of
 from txmapreduce.errors import ProtocolError
@@ -52,7 +52,7 @@ def seeds() -> list[bytes]:
     messages: list[Any] = [Hello(1, 77), Parts(1, 2, (1, 0), (b"x",)), Release((1, 2))]
     messages += [Failed(1, 1, 1, 0, "map", ("builtins.KeyError",), "KeyError: 1", "Traceback", (b"x",))]
     for value in values:
-        parts = _plain.dumps(value)
+        parts = plain.dumps(value)
         messages.append(Done(1, 1, False, 2, 2, 0.1, (1,), (*parts, *report)))
     return [b"".join(map(bytes, encode(message))) for message in messages]
 
@@ -61,7 +61,7 @@ def one(data: bytes) -> None:
     """
     Everything that the coordinator does with a worker's bytes.
     """
-    for decode in (frames, Report.decoded, lambda data: _plain.received([[data]])):
+    for decode in (frames, Report.decoded, lambda data: plain.received([[data]])):
         try:
             decode(data)
         except ProtocolError:
@@ -98,7 +98,7 @@ def mutations(rng: random.Random) -> Iterator[bytes]:
     Inputs without an end. Half of them are changed behind the frame's prefix only, and so get further.
     """
     corpus = seeds()
-    corpus += [frame[8:] for frame in corpus] + [_plain.dump([n, (n,), {n: {n}}]) for n in range(5)]
+    corpus += [frame[8:] for frame in corpus] + [plain.dump([n, (n,), {n: {n}}]) for n in range(5)]
     edits: list[Callable[[bytearray, int], None]] = [
         lambda data, at: data.__setitem__(at, rng.randrange(256)),
         lambda data, at: data.__setitem__(at, data[at] ^ 1 << rng.randrange(8)),
@@ -152,7 +152,7 @@ def with_atheris(count: int, seed: int, report: Callable[[], None]) -> None:
 
     import atheris  # type: ignore[import-not-found]
 
-    for function in (Report.decoded, _plain.received, answer_of, failure_of, Decoder._next, Decoder._parsed):
+    for function in (Report.decoded, plain.received, answer_of, failure_of, Decoder._next, Decoder._parsed):
         atheris.instrument_func(getattr(function, "__func__", function))
     atexit.register(report)  # libFuzzer ends the process
     options = [f"-runs={count}", f"-seed={seed}", f"-timeout={HANG}", "-rss_limit_mb=512", "-max_len=4096"]

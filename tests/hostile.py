@@ -16,11 +16,12 @@ from typing import Any
 
 import msgpack
 
-from txmapreduce import _plain, current_task
+from txmapreduce import current_task
 from txmapreduce._aggregate import Aggregate
-from txmapreduce._frames import Decoder, encode
-from txmapreduce._messages import Done, Failed, Hello, Parts, Release, Report
-from txmapreduce._worker import Worker
+from txmapreduce._values import plain
+from txmapreduce._wire.frames import Decoder, encode
+from txmapreduce._wire.messages import Done, Failed, Hello, Parts, Release, Report
+from txmapreduce._worker.loop import Worker
 from txmapreduce.errors import ProtocolError, TaskFailed
 
 UP = (Hello, Done, Failed, Parts, Release)
@@ -72,14 +73,14 @@ def _in_frame(bomb: bytes) -> None:
     for message in decode_frames(b"".join(map(bytes, encode(Done(1, 1, False, 1, 1, 0.0, (1,), (bomb, bomb)))))):
         with contextlib.suppress(ProtocolError):
             Report.decoded(message.buffers[1])
-        _plain.received([message.buffers[:1]])
+        plain.received([message.buffers[:1]])
 
 
 DECODED_HERE: tuple[Callable[[bytes], object], ...] = (
     decode_frames,
     _in_frame,
     Report.decoded,
-    lambda bomb: _plain.received([[bomb]]),
+    lambda bomb: plain.received([[bomb]]),
 )
 """Everything that makes something of a worker's bytes in the coordinator, with C{trust="data"}."""
 
@@ -90,7 +91,7 @@ def _answer(place: str, proof: str) -> list[Any]:
     """
     bomb = pickle.dumps(Bomb(proof))
     run, task = _identity()
-    good = bytes(_plain.dumps([1])[0])
+    good = bytes(plain.dumps([1])[0])
     chunk, kinds = current_task().index, ("builtins.KeyError",)
     done = lambda **changes: Done(**{**_DONE, "run": run, "task": task, "buffers": (good,), **changes})  # noqa: E731
     return {

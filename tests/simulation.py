@@ -32,13 +32,13 @@ from itertools import islice
 from typing import Any
 from unittest.mock import patch
 
-from txmapreduce import _backups, _partials
-from txmapreduce import _events as events
-from txmapreduce._checked import CheckedSchedule
-from txmapreduce._events import Attempt, Event, FoldAttempt, Instruction, MapAttempt, Outcome, Plan
-from txmapreduce._schedule import Schedule
-from txmapreduce._shuffle import ByKey, by_key, pieces
-from txmapreduce._tasks import EMPTY, MapTask, Program, Reduce, Runner, TaskError
+from txmapreduce._schedule import backups, events
+from txmapreduce._schedule import partials as _partials
+from txmapreduce._schedule.checked import CheckedSchedule
+from txmapreduce._schedule.events import Attempt, Event, FoldAttempt, Instruction, MapAttempt, Outcome, Plan
+from txmapreduce._schedule.schedule import Schedule
+from txmapreduce._shuffle.keys import ByKey, by_key, pieces
+from txmapreduce._tasks.runner import EMPTY, MapTask, Program, Reduce, Runner, TaskError
 from txmapreduce.aggregates import Collect, Counts
 from txmapreduce.errors import MapReduceError, RunTimedOut, TaskFailed, TaskTimedOut, WorkerDied
 
@@ -801,7 +801,7 @@ class Simulation:
         @raise Wrong: it did not do what it had to. The text is the whole story.
         """
         try:
-            with patch.object(_partials, "FAN_IN", self.setting.fan_in), patch.object(_backups, "LEAST", 0.02):
+            with patch.object(_partials, "FAN_IN", self.setting.fan_in), patch.object(backups, "LEAST", 0.02):
                 self._go()
         except Exception as error:
             raise Wrong(f"{type(error).__name__}: {error}\n{self.told()}") from error

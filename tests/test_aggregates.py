@@ -20,19 +20,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmapreduce import _context
-from txmapreduce.aggregates import (
-    Aggregate,
-    Collect,
-    Counts,
-    Distinct,
-    Max,
-    Mean,
-    Min,
-    Sample,
-    Sum,
-    TopK,
-    Variance,
-)
+from txmapreduce.aggregates import Aggregate, Collect, Counts, Distinct, Max, Mean, Min, Sample, Sum, TopK, Variance
 from txmapreduce.errors import BadInput
 
 numbers = st.integers(-50, 50)

@@ -19,73 +19,74 @@ PACKAGE = Path(txmapreduce.__file__).parent
 
 LADDER = [
     ["errors"],
+    ["_values", "_wire", "_files", "_shuffle", "_tasks", "_worker", "_schedule", "_pool", "_run", "_cli"],
     ["_context"],
-    ["_partition"],
-    ["_ordering"],
+    ["_shuffle.partition"],
+    ["_shuffle.ordering"],
     ["_aggregate"],
     ["aggregates"],
-    ["_reading"],
-    ["_planning"],
+    ["_files.reading"],
+    ["_files.planning"],
     ["inputs"],
-    ["_files", "_formats"],
+    ["_files.base", "_files.formats"],
     ["outputs", "sources"],
-    ["_loading"],
-    ["_byvalue"],
-    ["_blame"],
-    ["_codec"],
-    ["_broadcast"],
-    ["_sides"],
-    ["_arena"],
-    ["_headers"],
-    ["_messages"],
-    ["_frames"],
-    ["_shuffle"],
-    ["_grouping"],
-    ["_runs"],
-    ["_merge"],
-    ["_spill"],
-    ["_folding"],
-    ["_careful", "_failures", "_mapping"],
-    ["_tasks"],
-    ["_plain"],
-    ["_lifeline", "_surroundings"],
-    ["_worker"],
+    ["_values.loading"],
+    ["_values.byvalue"],
+    ["_values.blame"],
+    ["_values.codec"],
+    ["_values.broadcast"],
+    ["_shuffle.sides"],
+    ["_wire.arena"],
+    ["_wire.headers"],
+    ["_wire.messages"],
+    ["_wire.frames"],
+    ["_shuffle.keys"],
+    ["_shuffle.grouping"],
+    ["_shuffle.runs"],
+    ["_shuffle.merge"],
+    ["_shuffle.spill"],
+    ["_tasks.folding"],
+    ["_tasks.careful", "_tasks.failures", "_tasks.mapping"],
+    ["_tasks.runner"],
+    ["_values.plain"],
+    ["_worker.lifeline", "_worker.surroundings"],
+    ["_worker.loop"],
     ["job"],
-    ["_events"],
-    ["_delivery", "_limits"],
-    ["_backups"],
-    ["_chunking"],
-    ["_partials", "_pieces"],
-    ["_schedule"],
-    ["_checked"],
-    ["_cgroup", "_note", "_output", "_pipes"],
-    ["_launch"],
-    ["_process"],
-    ["_slots"],
-    ["_lending"],
-    ["_memory", "_starts"],
-    ["_pool"],
-    ["_folder"],
+    ["_schedule.events"],
+    ["_schedule.delivery", "_schedule.limits"],
+    ["_schedule.backups"],
+    ["_schedule.chunking"],
+    ["_schedule.partials", "_schedule.pieces"],
+    ["_schedule.schedule"],
+    ["_schedule.checked"],
+    ["_pool.cgroup", "_pool.note", "_pool.output", "_pool.pipes"],
+    ["_pool.launch"],
+    ["_pool.process"],
+    ["_pool.slots"],
+    ["_pool.lending"],
+    ["_pool.memory", "_pool.starts"],
+    ["_pool.pool"],
+    ["_shuffle.folder"],
     ["_background"],
     ["_blocking"],
     ["backends"],
     ["backends._cpus", "backends._handles", "backends._problems"],
     ["backends._session"],
     ["backends.inline", "backends.processes"],
-    ["_feeds"],
-    ["_sides_input"],
-    ["_plan"],
-    ["_assembly"],
-    ["_identity", "_journal"],
-    ["_checkpoint", "_finishing", "_letters"],
-    ["_coordinator"],
-    ["_async_input"],
+    ["_run.feeds"],
+    ["_run.sides"],
+    ["_run.plan"],
+    ["_run.assembly"],
+    ["_run.identity", "_run.journal"],
+    ["_run.checkpoint", "_run.finishing", "_run.letters"],
+    ["_run.coordinator"],
+    ["_run.async_input"],
     ["mapreduce"],
     ["joins"],
     ["progress"],
     ["web"],
     ["service"],
-    ["_lines", "_stdin"],
+    ["_cli.lines", "_cli.stdin"],
     ["cli"],
     ["testing"],
 ]
@@ -223,13 +224,13 @@ class LadderTests(SynchronousTestCase):
             "from txmapreduce import mapreduce, MapReduce\n"
             "from . import processes\n"
             "from .processes import Processes\n"
-            "from .. import _coordinator\n"
+            "from .._run import coordinator\n"
             "from ..errors import MapReduceError\n"
             "import ast\n"
         )
         found = list(map(own_module, imports(ast.walk(ast.parse(source)), path)))
         sideways = ["backends.processes", "backends.processes"]
-        self.assertEqual(found, ["mapreduce", "mapreduce", "", *sideways, "_coordinator", "errors", None])
+        self.assertEqual(found, ["mapreduce", "mapreduce", "", *sideways, "_run.coordinator", "errors", None])
         allowed = [name for name in found if name is not None and may_import("backends.inline", name)]
         self.assertEqual(allowed, ["errors"])
 
@@ -243,7 +244,7 @@ class LoadingTests(SynchronousTestCase):
         """
         The schedule has no clock, no I/O and no Twisted.
         """
-        found = {name.split(".")[0] for name in imports_anywhere(MODULES["_schedule"])}
+        found = {name.split(".")[0] for name in imports_anywhere(MODULES["_schedule.schedule"])}
         outside = {"asyncio", "datetime", "io", "os", "select", "selectors", "socket", "threading", "time", "twisted"}
         self.assertEqual(found & outside, set())
 
@@ -263,8 +264,8 @@ class LoadingTests(SynchronousTestCase):
         """
         A worker starts without Twisted, and loads no library before it needs it.
         """
-        loaded = loaded_by("import txmapreduce._worker")
-        self.assertIn("txmapreduce._worker", loaded)
+        loaded = loaded_by("import txmapreduce._worker.loop")
+        self.assertIn("txmapreduce._worker.loop", loaded)
         self.assertEqual(loaded & {"asyncio", "click", "dill", "numpy", "twisted"}, set())
 
     def test_packageIsLight(self) -> None:

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._arena}, alone and under real runs.
+Tests for L{txmapreduce._wire.arena}, alone and under real runs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce import MapReduce, Policy, Processes, _arena
-from txmapreduce._arena import PAGE, SMALLEST, Arena, Blocks, create
+from txmapreduce import MapReduce, Policy, Processes
+from txmapreduce._wire import arena as _arena
+from txmapreduce._wire.arena import PAGE, SMALLEST, Arena, Blocks, create
 from txmapreduce.errors import ProtocolError
 
 from . import mappers
@@ -242,7 +243,7 @@ class FreeMemoryTests(SynchronousTestCase):
             "-c",
             """if True:
             import psutil
-            from txmapreduce._arena import _libc, return_free_memory
+            from txmapreduce._wire.arena import _libc, return_free_memory
             blocks = [bytes(50_000) for _ in range(1000)]
             del blocks[:-1]
             resident = psutil.Process().memory_info().rss

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._backups}: who is a straggler, and what comes of backups.
+Tests for L{txmapreduce._schedule.backups}: who is a straggler, and what comes of backups.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections import Counter
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_schedule import Case, broke, done, mapping
-from txmapreduce._backups import FACTOR, LEAST, Backups, may_repeat
-from txmapreduce._events import (
+from txmapreduce._schedule.backups import FACTOR, LEAST, Backups, may_repeat
+from txmapreduce._schedule.events import (
     Abort,
     Capacity,
     Conclude,

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._blame}.
+Tests for L{txmapreduce._values.blame}.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.codec_support import Refuses, exact, made_up, pair, script
-from txmapreduce._codec import Codec
+from txmapreduce._values.codec import Codec
 from txmapreduce.errors import NotSerializable
 
 ADVICE = "which can't be sent to another process: create it inside the function, or in the workers' initializer"

@@ -25,10 +25,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.mappers import Point
 from tests.support import PoolCase, in_thread, python, script
 from txmapreduce import Inline, MapReduce, Policy, Processes, broadcast
-from txmapreduce import _broadcast as module
-from txmapreduce._broadcast import Broadcast, LocalCodec
-from txmapreduce._codec import Codec
-from txmapreduce._identity import digest_of_function
+from txmapreduce._run.identity import digest_of_function
+from txmapreduce._values import broadcast as module
+from txmapreduce._values.broadcast import Broadcast, LocalCodec
+from txmapreduce._values.codec import Codec
 from txmapreduce.errors import NotSerializable, TaskFailed
 
 LARGE = 100_000

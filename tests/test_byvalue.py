@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._byvalue}.
+Tests for L{txmapreduce._values.byvalue}.
 """
 
 from __future__ import annotations

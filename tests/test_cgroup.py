@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._cgroup}, on folders that look like those of control groups.
+Tests for L{txmapreduce._pool.cgroup}, on folders that look like those of control groups.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce._cgroup import OomKills, _counter, folders
+from txmapreduce._pool.cgroup import OomKills, _counter, folders
 
 VERSION_2 = "low 0\nhigh 0\nmax 12\noom 3\noom_kill {}\noom_group_kill 9\n"
 VERSION_1 = "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n"

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._checked}: a schedule that is wrong is found out.
+Tests for L{txmapreduce._schedule.checked}: a schedule that is wrong is found out.
 """
 
 from __future__ import annotations
@@ -7,9 +7,9 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import python
-from txmapreduce._checked import CheckedSchedule, schedule_of
-from txmapreduce._events import Abort, Capacity, Finished, Got, Outcome, Plan
-from txmapreduce._schedule import Schedule
+from txmapreduce._schedule.checked import CheckedSchedule, schedule_of
+from txmapreduce._schedule.events import Abort, Capacity, Finished, Got, Outcome, Plan
+from txmapreduce._schedule.schedule import Schedule
 
 
 class CheckedTests(SynchronousTestCase):
@@ -40,6 +40,9 @@ class CheckedTests(SynchronousTestCase):
         Checks are made in Python's development mode only.
         """
         self.assertIs(type(schedule_of(Plan(True, False), 0.0)), Schedule)
-        code = "from txmapreduce._checked import *; print(type(schedule_of(None, 0.0)).__name__)"
-        code = code.replace("None", "__import__('txmapreduce._events')._events.Plan(True, False)")
+        code = (
+            "from txmapreduce._schedule.checked import schedule_of\n"
+            "from txmapreduce._schedule.events import Plan\n"
+            "print(type(schedule_of(Plan(True, False), 0.0)).__name__)"
+        )
         self.assertEqual(python("-X", "dev", "-c", code).stdout, "CheckedSchedule\n")

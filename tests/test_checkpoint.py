@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._checkpoint}: runs that go on from where another was killed.
+Tests for L{txmapreduce._run.checkpoint}: runs that go on from where another was killed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import support
 from txmapreduce import Inline, MapReduce, Policy, TextFiles, aggregates
-from txmapreduce._checkpoint import JournalFile
-from txmapreduce._journal import MAGIC, Commit, Identity
+from txmapreduce._run.checkpoint import JournalFile
+from txmapreduce._run.journal import MAGIC, Commit, Identity
 from txmapreduce.errors import BadInput, CheckpointFailed, NotSerializable
 
 INSTANTS = int(os.environ.get("CHECKPOINT_INSTANTS", "3"))
@@ -281,7 +281,7 @@ class KilledTests(SynchronousTestCase):
         """
         The records of the chunks that a journal has: what a run that is killed at once would not map again.
         """
-        from txmapreduce._journal import records
+        from txmapreduce._run.journal import records
 
         if not Path(path).exists():
             return set()

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._chunking}.
+Tests for L{txmapreduce._schedule.chunking}.
 """
 
 from __future__ import annotations
@@ -10,8 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce._chunking import GROWTH, LARGEST, LARGEST_STREAMED, MOST_BYTES, SHORTEST, TARGET, Reading, Sizer
-from txmapreduce._events import Drop, Got, MapAttempt, Outcome, Plan, Read
+from txmapreduce._schedule.chunking import (
+    GROWTH,
+    LARGEST,
+    LARGEST_STREAMED,
+    MOST_BYTES,
+    SHORTEST,
+    TARGET,
+    Reading,
+    Sizer,
+)
+from txmapreduce._schedule.events import Drop, Got, MapAttempt, Outcome, Plan, Read
 
 
 class SizerTests(SynchronousTestCase):

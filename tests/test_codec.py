@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._codec}.
+Tests for L{txmapreduce._values.codec}.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.codec_support import BadLoad, exact, pair, python, script, through
-from txmapreduce._codec import LARGE, MAX_EXCEPTION, Codec
+from txmapreduce._values.codec import LARGE, MAX_EXCEPTION, Codec
 from txmapreduce.errors import NotSerializable
 
 Point = namedtuple("Point", "x y")
@@ -224,7 +224,7 @@ class ValuesTests(SynchronousTestCase):
         payload = [bytes(part) for part in Codec().dumps([Reading("a", (1,)), os.path.join, b"x" * LARGE])]
         self.assertEqual(
             python(
-                f"import pickle\nfrom txmapreduce._codec import Codec\n"
+                f"import pickle\nfrom txmapreduce._values.codec import Codec\n"
                 f"a, b, c = Codec().loads(pickle.loads({pickle.dumps(payload)!r}))\nprint(a, b('a', 'b'), len(c))"
             ),
             f"Reading(name='a', values=(1,)) a/b {LARGE}\n",
@@ -319,7 +319,7 @@ class ImportsTests(SynchronousTestCase):
         The module imports neither Twisted nor numpy nor dill, and importable functions and values don't either.
         """
         printed = python(
-            "import sys, functools, operator\nfrom txmapreduce._codec import Codec\n"
+            "import sys, functools, operator\nfrom txmapreduce._values.codec import Codec\n"
             "a, b = Codec(), Codec()\na.encode_program(functools.partial(operator.add, 2), {})\n"
             "f = b.define(a.definitions[0])\n"
             "print(f(b.loads(a.dumps(3))), [n for n in ('twisted', 'numpy', 'dill', 'msgpack') if n in sys.modules])\n"

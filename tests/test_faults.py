@@ -19,8 +19,10 @@ from typing import Any
 import psutil
 from twisted.internet.defer import CancelledError
 
-from txmapreduce import MapReduce, Policy, TextFiles, _process, _schedule
-from txmapreduce._cgroup import OomKills
+from txmapreduce import MapReduce, Policy, TextFiles
+from txmapreduce._pool import process
+from txmapreduce._pool.cgroup import OomKills
+from txmapreduce._schedule import schedule
 from txmapreduce.aggregates import Counts
 from txmapreduce.backends import _session
 from txmapreduce.errors import (
@@ -252,7 +254,7 @@ class DeathTests(FaultCase):
             for key, value in naughty.keys_of(record):
                 expected[key] = expected.get(key, 0) + value
         for many in (5, 1000):
-            self.patch(_schedule, "MANY_KEYS", many)
+            self.patch(schedule, "MANY_KEYS", many)
             job = MapReduce(naughty.keys_of, reduce_by_key=naughty.SumThatDies(self.mktemp()), policy=ONE)
             run = job.start(range(60), backend=self.pool(2))
             self.assertEqual(await run.result, expected, f"{many}")
@@ -421,7 +423,7 @@ class MemoryTests(FaultCase):
         path = Path(self.temporary())
         path.write_text("oom_kill 0\n")
         kills = OomKills(path)
-        self.patch(_process, "oom_kills", lambda: kills)
+        self.patch(process, "oom_kills", lambda: kills)
         job = MapReduce(partial(naughty.killed_by_kernel, str(path), 1), policy=Policy(chunksize=1, retries=0))
         error = await self.assertFailure(job.run(range(3), backend=self.pool(1)), WorkerDied)
         self.assertEqual((error.out_of_memory, error.signal, error.chunk), (True, signal.SIGKILL, 1))

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._frames}.
+Tests for L{txmapreduce._wire.frames}.
 """
 
 import os
@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce._frames import MAX_HEADER, Decoder, encode
-from txmapreduce._headers import MAX_BUFFERS
-from txmapreduce._messages import KINDS, VERSION, Done, Failed, Fold, Forget, Hello, Map, Message, Parts
+from txmapreduce._wire.frames import MAX_HEADER, Decoder, encode
+from txmapreduce._wire.headers import MAX_BUFFERS
+from txmapreduce._wire.messages import KINDS, VERSION, Done, Failed, Fold, Forget, Hello, Map, Message, Parts
 from txmapreduce.errors import ProtocolError
 
 MIB = 1 << 20

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import mappers
-from txmapreduce._grouping import Group, InOrder, Tag, in_order
-from txmapreduce._shuffle import ByKey, ByKeyAggregate
+from txmapreduce._shuffle.grouping import Group, InOrder, Tag, in_order
+from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate
 from txmapreduce.aggregates import Collect
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers()), max_size=30)

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._identity}.
+Tests for L{txmapreduce._run.identity}.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import support
-from txmapreduce._identity import digest_of, digest_of_function
+from txmapreduce._run.identity import digest_of, digest_of_function
 
 SCRIPT = """
-    from txmapreduce._identity import digest_of, digest_of_function
+    from txmapreduce._run.identity import digest_of, digest_of_function
 
     FACTOR = 3
     NAMES = {"b", "a", "c", "d", "e"}

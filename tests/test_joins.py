@@ -21,10 +21,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import in_thread, python, script
 from txmapreduce import Inline, PartFiles, Policy, Processes, TextFiles, cogroup, join
-from txmapreduce import _sides_input as module
-from txmapreduce._feeds import Input, Records
-from txmapreduce._sides import LEFT, RIGHT, Groups, RecordsSplit, Rows, Sides, SideSplit
-from txmapreduce._sides_input import SidesInput
+from txmapreduce._run import sides as module
+from txmapreduce._run.feeds import Input, Records
+from txmapreduce._run.sides import SidesInput
+from txmapreduce._shuffle.sides import LEFT, RIGHT, Groups, RecordsSplit, Rows, Sides, SideSplit
 from txmapreduce.errors import BadInput, TaskFailed
 from txmapreduce.inputs import records_of
 

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._journal}.
+Tests for L{txmapreduce._run.journal}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce._journal import MAGIC, Commit, Identity, records, sealed
+from txmapreduce._run.journal import MAGIC, Commit, Identity, records, sealed
 
 bodies = st.lists(st.binary(max_size=40), max_size=5)
 

@@ -1,6 +1,6 @@
 """
-Tests for L{txmapreduce._launch}: real children, with a reactor that was imported already, so that nothing is launched
-ahead but where a test says so.
+Tests for L{txmapreduce._pool.launch}: real children, with a reactor that was imported already, so that nothing is
+launched ahead but where a test says so.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from unittest import mock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import python
-from txmapreduce import _launch
-from txmapreduce._launch import Launched, ahead, environment, take
+from txmapreduce._pool import launch
+from txmapreduce._pool.launch import Launched, ahead, environment, take
 
 from .leftovers import descriptors
 
 SCRIPT = """
 import sys
-from txmapreduce import MapReduce, _launch
+from txmapreduce import MapReduce
+from txmapreduce._pool import launch
 launched = []
-start = _launch.Launched._start
+start = launch.Launched._start
 def counted(self, theirs):
     launched.append("twisted.internet.reactor" in sys.modules)
     return start(self, theirs)
-_launch.Launched._start = counted
+launch.Launched._start = counted
 def square(x):
     return x * x
 if __name__ == "__main__":
@@ -49,7 +50,7 @@ class LaunchTests(SynchronousTestCase):
 
     def without_reactor(self) -> None:
         modules = {name: module for name, module in sys.modules.items() if name != "twisted.internet.reactor"}
-        self.patch(_launch, "sys", mock.Mock(modules=modules, executable=sys.executable, path=sys.path))
+        self.patch(launch, "sys", mock.Mock(modules=modules, executable=sys.executable, path=sys.path))
 
     def test_taken(self) -> None:
         """
@@ -58,7 +59,7 @@ class LaunchTests(SynchronousTestCase):
         self.without_reactor()
         env = environment()
         with ahead(2, None, env):
-            waiting = list(_launch._ahead)
+            waiting = list(launch._ahead)
             taken, other = take(dict(env)), take({**env, "OTHER": "1"})
             self.assertEqual((len(waiting), taken in waiting, other in waiting), (2, True, False))
             taken.kill()
@@ -71,7 +72,7 @@ class LaunchTests(SynchronousTestCase):
         self.without_reactor()
         before = descriptors()
         with self.assertRaises(KeyError), ahead(4, 3, environment()):
-            waiting = list(_launch._ahead)
+            waiting = list(launch._ahead)
             raise KeyError
         self.assertEqual(len(waiting), 3)
         self.assertTrue(all(gone(launched.pid) for launched in waiting))
@@ -84,14 +85,14 @@ class LaunchTests(SynchronousTestCase):
         self.without_reactor()
         self.patch(Launched, "_start", mock.Mock(side_effect=OSError))
         with ahead(2, None, environment()):
-            self.assertEqual(_launch._ahead, [])
+            self.assertEqual(launch._ahead, [])
 
     def test_reactor_is_there(self) -> None:
         """
         With a reactor nothing is launched ahead.
         """
         with ahead(2, None, environment()):
-            self.assertEqual(_launch._ahead, [])
+            self.assertEqual(launch._ahead, [])
 
     def test_script(self) -> None:
         """

@@ -59,19 +59,7 @@ from tests.mappers import (
 )
 from tests.support import PoolCase, in_thread, python, script
 from txmapreduce import Inline, MapReduce, Policy, Processes
-from txmapreduce.aggregates import (
-    Aggregate,
-    Collect,
-    Counts,
-    Distinct,
-    Max,
-    Mean,
-    Min,
-    Sample,
-    Sum,
-    TopK,
-    Variance,
-)
+from txmapreduce.aggregates import Aggregate, Collect, Counts, Distinct, Max, Mean, Min, Sample, Sum, TopK, Variance
 from txmapreduce.errors import TaskFailed
 
 CHUNKSIZES = [None, 1, 2, 7, 1000]

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._loading}.
+Tests for L{txmapreduce._values.loading}.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.codec_support import BadLoad, pair, through
-from txmapreduce._codec import Codec
+from txmapreduce._values.codec import Codec
 
 gates: deque[Callable[[], object]] = deque()
 

@@ -1,5 +1,6 @@
 """
-Tests for L{txmapreduce._memory}: when it looks and what it does then, with a clock; what it measures, with processes.
+Tests for L{txmapreduce._pool.memory}: when it looks and what it does then, with a clock; what it measures, with
+processes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import psutil
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce import _memory
-from txmapreduce._memory import SHARE, SHORTEST, MemoryWatch, resident
-from txmapreduce._slots import Slot
+from txmapreduce._pool import memory
+from txmapreduce._pool.memory import SHARE, SHORTEST, MemoryWatch, resident
+from txmapreduce._pool.slots import Slot
 
 from .leftovers import Host, gone
 from .test_architecture import loaded_by
@@ -38,7 +39,7 @@ class WatchTests(SynchronousTestCase):
         self.excesses: list[tuple[int, str]] = []
         self.cost = 0.0
         self.spent = 0.0
-        self.patch(_memory, "time", SimpleNamespace(thread_time=lambda: self.spent))
+        self.patch(memory, "time", SimpleNamespace(thread_time=lambda: self.spent))
         self.watch = MemoryWatch(self.clock, LIMIT, self.slots, self, self.measure)
 
     def measure(self, groups: Iterable[int]) -> Mapping[int, int]:

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._messages}.
+Tests for L{txmapreduce._wire.messages}.
 """
 
 from typing import get_args, get_type_hints
@@ -7,8 +7,8 @@ from typing import get_args, get_type_hints
 import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce import _messages
-from txmapreduce._messages import KINDS, Forget, Message, Report
+from txmapreduce._wire import messages
+from txmapreduce._wire.messages import KINDS, Forget, Message, Report
 from txmapreduce.errors import ProtocolError
 
 SCALARS = {bool, int, float, str, bytes}
@@ -34,7 +34,7 @@ class MessagesTests(SynchronousTestCase):
         """
         C{KINDS} and the type C{Message} hold every message of the module once.
         """
-        defined = {value for value in vars(_messages).values() if isinstance(value, type) and hasattr(value, "_fields")}
+        defined = {value for value in vars(messages).values() if isinstance(value, type) and hasattr(value, "_fields")}
         self.assertEqual(len(KINDS), len(set(KINDS)))
         self.assertEqual(set(KINDS), defined - {Report})
         self.assertEqual(set(KINDS), set(get_args(Message)))

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce.outputs} and L{txmapreduce._finishing}: where a run's records go when it does not give them.
+Tests for L{txmapreduce.outputs} and L{txmapreduce._run.finishing}: where a run's records go when it does not give them.
 """
 
 from __future__ import annotations

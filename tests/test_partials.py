@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._partials}.
+Tests for L{txmapreduce._schedule.partials}.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce import _partials
-from txmapreduce._events import BadRecord, MapAttempt, Outcome
-from txmapreduce._partials import Bag, Fold, Last, Tally, Tree
+from txmapreduce._schedule import partials as _partials
+from txmapreduce._schedule.events import BadRecord, MapAttempt, Outcome
+from txmapreduce._schedule.partials import Bag, Fold, Last, Tally, Tree
 
 
 def attempt(first: int, count: int = 1, chunksize: int = 10) -> MapAttempt:

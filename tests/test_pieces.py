@@ -1,13 +1,13 @@
 """
-Tests for L{txmapreduce._pieces}: who is to blame, and chunks that are put together from pieces.
+Tests for L{txmapreduce._schedule.pieces}: who is to blame, and chunks that are put together from pieces.
 """
 
 from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce._events import BadRecord, Broke, MapAttempt, Outcome, Plan
-from txmapreduce._pieces import Blame, Pieces
+from txmapreduce._schedule.events import BadRecord, Broke, MapAttempt, Outcome, Plan
+from txmapreduce._schedule.pieces import Blame, Pieces
 from txmapreduce.errors import TaskFailed, WorkerDied
 
 DIED = WorkerDied("it died\nin two lines")

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._pipes}, on real pipes and a reactor that only writes down what it is asked.
+Tests for L{txmapreduce._pool.pipes}, on real pipes and a reactor that only writes down what it is asked.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from txmapreduce import _pipes
-from txmapreduce._frames import Decoder, encode
-from txmapreduce._launch import open_pipes
-from txmapreduce._messages import Done, Forget, Hello, Map, Message
-from txmapreduce._pipes import ExitWatch, ResultPipe, TaskPipe, bytes_waiting
+from txmapreduce._pool import pipes
+from txmapreduce._pool.launch import open_pipes
+from txmapreduce._pool.pipes import ExitWatch, ResultPipe, TaskPipe, bytes_waiting
+from txmapreduce._wire.frames import Decoder, encode
+from txmapreduce._wire.messages import Done, Forget, Hello, Map, Message
 from txmapreduce.errors import ProtocolError
 
 from .leftovers import descriptors
@@ -329,7 +329,7 @@ class OpenPipesTests(PipeCase):
         def refuse(*args: Any) -> Any:
             raise OSError(errno.EPERM, "no")
 
-        self.patch(_pipes.fcntl, "fcntl", refuse)
+        self.patch(pipes.fcntl, "fcntl", refuse)
         for fd in open_pipes():
             os.close(fd)
 

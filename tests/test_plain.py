@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._plain}, and for runs with C{trust="data"}.
+Tests for L{txmapreduce._values.plain}, and for runs with C{trust="data"}.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce import Inline, MapReduce, Policy, _plain, aggregates
-from txmapreduce._codec import Codec
-from txmapreduce._messages import Report
-from txmapreduce._shuffle import Items
-from txmapreduce._tasks import EMPTY
+from txmapreduce import Inline, MapReduce, Policy, aggregates
+from txmapreduce._shuffle.keys import Items
+from txmapreduce._tasks.runner import EMPTY
+from txmapreduce._values import plain as _plain
+from txmapreduce._values.codec import Codec
+from txmapreduce._wire.messages import Report
 from txmapreduce.errors import BadInput, NotSerializable, ProtocolError, TaskFailed
 
 from . import hostile

@@ -1,5 +1,6 @@
 """
-Tests for L{txmapreduce._pool} and L{txmapreduce._slots}: what the pool decides, with made-up children and a clock.
+Tests for L{txmapreduce._pool.pool} and L{txmapreduce._pool.slots}: what the pool decides, with made-up children and a
+clock.
 """
 
 from __future__ import annotations
@@ -11,12 +12,23 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce._messages import VERSION, Define, Done, Failed, Forget, HandOver, Hello, Map, Message, Surroundings
-from txmapreduce._pool import HELLO_WITHIN, Pool
-from txmapreduce._process import Death
-from txmapreduce._slots import Settings, Slot, Ticket
-from txmapreduce._starts import MAX_FAILED_STARTS
-from txmapreduce._worker import SETUP_RUN
+from txmapreduce._pool.pool import HELLO_WITHIN, Pool
+from txmapreduce._pool.process import Death
+from txmapreduce._pool.slots import Settings, Slot, Ticket
+from txmapreduce._pool.starts import MAX_FAILED_STARTS
+from txmapreduce._wire.messages import (
+    VERSION,
+    Define,
+    Done,
+    Failed,
+    Forget,
+    HandOver,
+    Hello,
+    Map,
+    Message,
+    Surroundings,
+)
+from txmapreduce._worker.loop import SETUP_RUN
 from txmapreduce.errors import BackendUnavailable, ProtocolError
 
 

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._process}: one real child, and an owner that only writes down what it is told.
+Tests for L{txmapreduce._pool.process}: one real child, and an owner that only writes down what it is told.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
-from txmapreduce import _launch
-from txmapreduce._codec import Codec
-from txmapreduce._messages import Define, Done, Failed, Hello, Map, Message, cut
-from txmapreduce._process import Child, Death
-from txmapreduce._tasks import Program
+from txmapreduce._pool import launch
+from txmapreduce._pool.process import Child, Death
+from txmapreduce._tasks.runner import Program
+from txmapreduce._values.codec import Codec
+from txmapreduce._wire.messages import Define, Done, Failed, Hello, Map, Message, cut
 from txmapreduce.aggregates import Collect
 from txmapreduce.errors import ProtocolError
 
@@ -188,7 +188,7 @@ class LifeTests(ChildCase):
         """
         The same works over pipes of 4 KiB.
         """
-        self.patch(_launch, "_PIPE_SIZE", 4096)
+        self.patch(launch, "_PIPE_SIZE", 4096)
         child, owner = self.start(lambda data: data)
         data = os.urandom(300_000)
         for task in (1, 2, 3):
@@ -595,7 +595,7 @@ class StartTests(ChildCase):
 HOST = """
 import os, signal, sys, threading
 from twisted.internet import reactor
-from txmapreduce._process import Child
+from txmapreduce._pool.process import Child
 
 class Owner:
     def said(self, child, message):

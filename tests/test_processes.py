@@ -25,7 +25,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface.verify import verifyObject
 
-from txmapreduce import MapReduce, Policy, Processes, _schedule
+from txmapreduce import MapReduce, Policy, Processes
+from txmapreduce._schedule import schedule
 from txmapreduce.aggregates import Counts, Mean
 from txmapreduce.backends import _cpus
 from txmapreduce.errors import BackendUnavailable, BadInput, NotSerializable
@@ -290,7 +291,7 @@ class PartitionTests(PoolCase):
         """
         The result is the same, of the same type, as with few keys; what is finished as a whole is not cut.
         """
-        self.patch(_schedule, "MANY_KEYS", 100)
+        self.patch(schedule, "MANY_KEYS", 100)
         records, pool = range(3000), self.pool(3)
         sums, means = {f"k{n}": n + n + 1000 + n + 2000 for n in range(1000)}, {n: n / 3 for n in range(1000)}
         for job, expected in (

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import in_thread
 from txmapreduce import Inline, MapReduce, progress
-from txmapreduce._coordinator import Progress
+from txmapreduce._run.coordinator import Progress
 from txmapreduce.errors import BadInput
 
 START = Progress(chunks=0, total=None, records=0, retried=0, skipped=0, seconds=0.0, fraction=None)

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._schedule}: events in, instructions out. No clock, no reactor.
+Tests for L{txmapreduce._schedule.schedule}: events in, instructions out. No clock, no reactor.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce import _partials, _schedule
-from txmapreduce._events import (
+from txmapreduce._schedule import partials
+from txmapreduce._schedule import schedule as _schedule
+from txmapreduce._schedule.events import (
     Abort,
     Answer,
     Asked,
@@ -38,7 +39,7 @@ from txmapreduce._events import (
     Unable,
     Wake,
 )
-from txmapreduce._schedule import Schedule
+from txmapreduce._schedule.schedule import Schedule
 from txmapreduce.errors import RunTimedOut, TaskFailed, TaskTimedOut, WorkerDied
 
 DIED = WorkerDied("it died")
@@ -595,7 +596,7 @@ class FoldTests(Case):
     """
 
     def setUp(self) -> None:
-        self.patch(_partials, "FAN_IN", 2)
+        self.patch(partials, "FAN_IN", 2)
         self.begin(collects=False, ordered=True, retries=1)
 
     def test_neighbours(self) -> None:
@@ -663,7 +664,7 @@ class KeptTests(Case):
     """
 
     def setUp(self) -> None:
-        self.patch(_partials, "FAN_IN", 2)
+        self.patch(partials, "FAN_IN", 2)
         self.patch(_schedule, "MANY_KEYS", 100)
         self.begin(collects=False, ordered=False, retries=1)
 
@@ -772,7 +773,7 @@ class AskedTests(Case):
     """
 
     def setUp(self) -> None:
-        self.patch(_partials, "FAN_IN", 2)
+        self.patch(partials, "FAN_IN", 2)
 
     def test_nothingYet(self) -> None:
         """

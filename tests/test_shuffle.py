@@ -22,9 +22,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import mappers
 from tests.support import python
-from txmapreduce import _shuffle
-from txmapreduce._partition import partition_of
-from txmapreduce._shuffle import ByKey, ByKeyAggregate, join, pieces, split
+from txmapreduce._shuffle import keys as _shuffle
+from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate, join, pieces, split
+from txmapreduce._shuffle.partition import partition_of
 from txmapreduce.aggregates import Aggregate, Collect, Counts, Distinct, Max, Mean, Sum, TopK
 
 atoms = (
@@ -47,7 +47,7 @@ tables = st.dictionaries(keys, st.integers()) | st.dictionaries(texts, st.intege
 PRINTS = """
 import json
 from decimal import Decimal
-from txmapreduce._partition import partition_of
+from txmapreduce._shuffle.partition import partition_of
 keys = ["", "a", "key\\ud800", b"a", 1, -1, 10**30, 1.5, float("inf"), True, None, (1, "a"), ("a", (b"b", None)), (),
     Decimal("1.5"), 2j, frozenset("abc")]
 print(json.dumps([partition_of(key, 97) for key in keys]))

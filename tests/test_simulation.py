@@ -11,9 +11,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import simulation
 from tests.simulation import Simulation, Wrong, batch, speed
-from txmapreduce._chunking import Reading
-from txmapreduce._partials import Tree
-from txmapreduce._schedule import Schedule
+from txmapreduce._schedule.chunking import Reading
+from txmapreduce._schedule.partials import Tree
+from txmapreduce._schedule.schedule import Schedule
 
 RUNS = 1500
 

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce.sources} and L{txmapreduce._files}: readers of files that are no plain text.
+Tests for L{txmapreduce.sources} and L{txmapreduce._files.base}: readers of files that are no plain text.
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import mappers
-from txmapreduce import _merge, _runs, _spill
-from txmapreduce._codec import Codec
-from txmapreduce._folding import Folder
-from txmapreduce._grouping import Group, Tag, in_order
-from txmapreduce._partition import partition_of
-from txmapreduce._runs import RunWriter
-from txmapreduce._shuffle import ByKey, ByKeyAggregate, whole
-from txmapreduce._spill import Pile, Spill, Spilled, Store
+from txmapreduce._shuffle import merge, runs, spill
+from txmapreduce._shuffle.grouping import Group, Tag, in_order
+from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate, whole
+from txmapreduce._shuffle.partition import partition_of
+from txmapreduce._shuffle.runs import RunWriter
+from txmapreduce._shuffle.spill import Pile, Spill, Spilled, Store
+from txmapreduce._tasks.folding import Folder
+from txmapreduce._values.codec import Codec
 from txmapreduce.aggregates import Collect, Counts
 from txmapreduce.errors import SpillFailed
 
@@ -62,13 +62,13 @@ class SpillTests(SynchronousTestCase):
         self.folder = self.mktemp()
         os.makedirs(self.folder)
         for module, name, value in (
-            (_spill, "BATCH", 8),
-            (_spill, "LOOK", 8),
-            (_spill, "FILED", 24),
-            (_runs, "BLOCK", 60),
-            (_merge, "FAN_IN", 3),
-            (_spill, "FAN_IN", 3),
-            (_spill, "SMALL", 10),
+            (spill, "BATCH", 8),
+            (spill, "LOOK", 8),
+            (spill, "FILED", 24),
+            (runs, "BLOCK", 60),
+            (merge, "FAN_IN", 3),
+            (spill, "FAN_IN", 3),
+            (spill, "SMALL", 10),
         ):
             patch = mock.patch.object(module, name, value)
             patch.start()
@@ -185,7 +185,7 @@ class SpillTests(SynchronousTestCase):
         if not os.path.exists("/dev/full"):
             return
         codec = Codec()
-        with mock.patch.object(_runs.os, "open", partial(_open_full, os.open)):
+        with mock.patch.object(runs.os, "open", partial(_open_full, os.open)):
             path = os.path.join(self.folder, "run")
             try:
                 with RunWriter(path, codec.dumps, lambda entry, count: [entry]) as writer:

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._surroundings}.
+Tests for L{txmapreduce._worker.surroundings}.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import warnings
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce._surroundings import surroundings
+from txmapreduce._worker.surroundings import surroundings
 
 
 class SurroundingsTests(SynchronousTestCase):

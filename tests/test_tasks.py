@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests import mappers
 from txmapreduce import MapReduce, Policy, current_task
-from txmapreduce._tasks import EMPTY, STAYS, MapTask, Reduce, Runner, TaskError
+from txmapreduce._tasks.runner import EMPTY, STAYS, MapTask, Reduce, Runner, TaskError
 
 
 class Batches:

@@ -1,5 +1,5 @@
 """
-Tests for L{txmapreduce._worker}: real workers in plain processes, without Twisted on either side.
+Tests for L{txmapreduce._worker.loop}: real workers in plain processes, without Twisted on either side.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from txmapreduce import _worker
-from txmapreduce._codec import Codec
-from txmapreduce._frames import Decoder, encode
-from txmapreduce._messages import (
+from txmapreduce._tasks.runner import Program, Reduce
+from txmapreduce._values.codec import Codec
+from txmapreduce._wire.frames import Decoder, encode
+from txmapreduce._wire.messages import (
     VERSION,
     Define,
     Done,
@@ -38,8 +38,8 @@ from txmapreduce._messages import (
     Surroundings,
     cut,
 )
-from txmapreduce._tasks import Program, Reduce
-from txmapreduce._worker import SETUP_RUN, write_all
+from txmapreduce._worker import loop
+from txmapreduce._worker.loop import SETUP_RUN, write_all
 from txmapreduce.aggregates import Collect, Counts
 
 from . import naughty
@@ -61,7 +61,7 @@ class Plain:
         self.note.truncate(4096)
         task_r, self.tasks = os.pipe()
         self.results, result_w = os.pipe()
-        code = f"from txmapreduce._worker import main; main({task_r}, {result_w}, {self.note.fileno()})"
+        code = f"from txmapreduce._worker.loop import main; main({task_r}, {result_w}, {self.note.fileno()})"
         self.process = subprocess.Popen(
             [sys.executable, "-c", code],
             pass_fds=(task_r, result_w, self.note.fileno()),
@@ -562,7 +562,7 @@ class EndTests(SynchronousTestCase):
         note = tempfile.TemporaryFile()  # noqa: SIM115
         self.addCleanup(note.close)
         note.truncate(4096)
-        code = f"from txmapreduce._worker import main; main({worker_r}, {worker_w}, {note.fileno()})"
+        code = f"from txmapreduce._worker.loop import main; main({worker_r}, {worker_w}, {note.fileno()})"
         middle = (
             "import subprocess, sys, time\n"
             f"fds = ({worker_r}, {worker_w}, {note.fileno()})\n"
@@ -621,7 +621,7 @@ class WriteTests(SynchronousTestCase):
             taken.extend(some)
             return len(some)
 
-        self.patch(_worker.os, "writev", writev)
+        self.patch(loop.os, "writev", writev)
         buffers = [b"", *(bytes([n % 256]) * (n % 23) for n in range(1500)), b"", bytearray(b"end")]
         write_all(1, buffers)
         self.assertEqual(bytes(taken), b"".join(buffers))

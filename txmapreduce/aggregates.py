@@ -38,7 +38,7 @@ from typing import Any, ClassVar
 
 from ._aggregate import Aggregate, Collect, FewValues
 from ._context import current_task
-from ._ordering import HashOrder
+from ._shuffle.ordering import HashOrder
 from .errors import BadInput
 
 __all__ = ["Aggregate", "Collect", "Counts", "Distinct", "Max", "Mean", "Min", "Sample", "Sum", "TopK", "Variance"]

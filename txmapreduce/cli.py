@@ -29,8 +29,8 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from . import __version__
-from ._lines import lines
-from ._stdin import stdin_lines
+from ._cli.lines import lines
+from ._cli.stdin import stdin_lines
 from .errors import BadInput, MapReduceError, TaskFailed
 
 if TYPE_CHECKING:

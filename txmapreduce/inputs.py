@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
-from ._planning import Paths, as_paths, cut, files_of, pack, target_of
-from ._reading import FileSplit, check_encoding, is_line_safe
+from ._files.planning import Paths, as_paths, cut, files_of, pack, target_of
+from ._files.reading import FileSplit, check_encoding, is_line_safe
 from .errors import BadInput
 
 __all__ = ["Feed", "FileSplit", "Source", "Split", "TextFiles", "is_async", "is_source", "parse_bytes", "records_of"]

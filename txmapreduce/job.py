@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ._aggregate import Aggregate, Collect
-from ._grouping import Group, in_order
-from ._shuffle import ByKey, ByKeyAggregate, by_key
-from ._spill import Spill
-from ._tasks import EMPTY, Program, Reduce
+from ._shuffle.grouping import Group, in_order
+from ._shuffle.keys import ByKey, ByKeyAggregate, by_key
+from ._shuffle.spill import Spill
+from ._tasks.runner import EMPTY, Program, Reduce
 from .errors import BadInput
 from .inputs import parse_bytes
 

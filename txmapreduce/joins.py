@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._sides import LEFT, RIGHT, Groups, Key, Keyed, Rows, Sides
+from ._shuffle.sides import LEFT, RIGHT, Groups, Key, Keyed, Rows, Sides
 from .errors import BadInput
 from .job import Policy
 from .mapreduce import MapReduce, Run, Stream
@@ -132,7 +132,7 @@ class BoundJob:
         """
         See L{MapReduce.run_async}.
         """
-        from ._async_input import at_home
+        from ._run.async_input import at_home
 
         data = replace(self._data, inputs=tuple(map(at_home, self._data.inputs)))
         return await self.job.run_async(data, backend=backend, output=output)

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._aggregate import Aggregate
-from ._sides import Sides
-from ._tasks import EMPTY
+from ._shuffle.sides import Sides
+from ._tasks.runner import EMPTY
 from .errors import BadInput
 from .inputs import is_async, is_source, records_of
 from .job import Job, Op, Policy, Reducer
@@ -19,9 +19,9 @@ from .job import Job, Op, Policy, Reducer
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from ._coordinator import Coordinator
-    from ._events import BadRecord, Progress
-    from ._feeds import Input
+    from ._run.coordinator import Coordinator
+    from ._run.feeds import Input
+    from ._schedule.events import BadRecord, Progress
     from .backends import Backend
     from .outputs import Sink
 
@@ -120,8 +120,8 @@ class MapReduce:
         Run the job in an asyncio application, under asyncio's own loop or Twisted's asyncio reactor. A coroutine of
         Twisted's can await it as well. Cancelling the task cancels the run.
         """
-        from ._async_input import at_home
         from ._blocking import settle
+        from ._run.async_input import at_home
 
         data = at_home(data)
         return await settle(lambda: self.run(data, backend=backend, output=output))
@@ -221,8 +221,8 @@ class Stream:
         return values or self._more()
 
     async def __aiter__(self) -> AsyncIterator[Any]:
-        from ._async_input import at_home
         from ._blocking import settle
+        from ._run.async_input import at_home
 
         self._data = at_home(self._data)
         try:
@@ -258,11 +258,11 @@ class Stream:
 
 def _ahead(backend: Backend | None, data: Any) -> AbstractContextManager[None]:
     """
-    A context for a run that is still without a reactor, perhaps: see L{txmapreduce._launch}.
+    A context for a run that is still without a reactor, perhaps: see L{txmapreduce._pool.launch}.
     """
     tasks = len(data) if isinstance(data, Sized) else None
     if backend is None:
-        from ._launch import ahead, environment
+        from ._pool.launch import ahead, environment
         from .backends._cpus import available_cpus
 
         return ahead(available_cpus(), tasks, environment())
@@ -282,7 +282,7 @@ def _begin(
     """
     from twisted.internet import reactor
 
-    from ._coordinator import Coordinator
+    from ._run.coordinator import Coordinator
 
     if backend is None:
         from .backends.processes import default_pool
@@ -295,16 +295,16 @@ def _begin(
 
 
 def _input(reactor: Any, job: Job, data: Any) -> Input:
-    from ._feeds import Records, Refused, Splits
+    from ._run.feeds import Records, Refused, Splits
 
     if isinstance(data, Sides):
-        from ._sides_input import SidesInput
+        from ._run.sides import SidesInput
 
         return SidesInput(data, job.policy, lambda part: _input(reactor, job, part))
     if is_source(data):
         return Splits(data, job.policy.blocksize)
     if is_async(data):
-        from ._async_input import AsyncRecords
+        from ._run.async_input import AsyncRecords
 
         return AsyncRecords(reactor, data, job.policy.fixed_chunksize or 1)
     try:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from ._formats import FORMATS, parquet_modules
+from ._files.formats import FORMATS, parquet_modules
 from .errors import BadInput, OutputFailed
 
 __all__ = ["Draft", "PartFiles", "Sink", "Written"]

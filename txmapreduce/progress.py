@@ -20,7 +20,7 @@ from .errors import BadInput
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
-    from ._events import Progress
+    from ._schedule.events import Progress
     from .backends import Backend
     from .mapreduce import MapReduce
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import IO, Any
 
-from ._files import Files, FilesSplit, whole_file
-from ._formats import parquet_modules
-from ._planning import Paths, files_of, target_of
-from ._reading import FileSplit, Piece, check_encoding, is_line_safe, is_url, open_stream
+from ._files.base import Files, FilesSplit, whole_file
+from ._files.formats import parquet_modules
+from ._files.planning import Paths, files_of, target_of
+from ._files.reading import FileSplit, Piece, check_encoding, is_line_safe, is_url, open_stream
 from .errors import BadInput
 
 __all__ = ["Csv", "JsonLines", "Parquet", "PickleFiles", "WholeFiles"]

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._codec import Buffer
-from .._events import Attempt, Event, Handle, Outcome
-from .._tasks import Program
+from .._schedule.events import Attempt, Event, Handle, Outcome
+from .._tasks.runner import Program
+from .._values.codec import Buffer
 from ..errors import BadInput, MapReduceError
 from ..inputs import Split
 

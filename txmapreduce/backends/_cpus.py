@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from .._cgroup import MEMBERSHIP, ROOT, folders
+from .._pool.cgroup import MEMBERSHIP, ROOT, folders
 
 __all__ = ["available_cpus"]
 

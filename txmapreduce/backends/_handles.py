@@ -12,15 +12,15 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from .._codec import Buffer
-from .._events import Attempt, FoldAttempt, MapAttempt, Outcome
-from .._failures import failure_text
-from .._memory import total_memory
-from .._messages import NO_CHUNK, Done, Failed, Fold, Map, Report, cut
-from .._plain import received
-from .._slots import Client, Slot, Ticket
-from .._spill import Spill
-from .._tasks import Program
+from .._pool.memory import total_memory
+from .._pool.slots import Client, Slot, Ticket
+from .._schedule.events import Attempt, FoldAttempt, MapAttempt, Outcome
+from .._shuffle.spill import Spill
+from .._tasks.failures import failure_text
+from .._tasks.runner import Program
+from .._values.codec import Buffer
+from .._values.plain import received
+from .._wire.messages import NO_CHUNK, Done, Failed, Fold, Map, Report, cut
 from ..errors import MapReduceError, ProtocolError, SpillFailed, TaskFailed
 from . import Chunk
 

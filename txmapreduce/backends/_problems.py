@@ -4,11 +4,11 @@ What can be wrong with a task that goes to a worker process, and with the proces
 
 from __future__ import annotations
 
-from .._events import Attempt, MapAttempt
-from .._frames import MAX_FRAME
-from .._headers import MAX_BUFFERS
-from .._messages import Fold, Map
-from .._process import Child, Death
+from .._pool.process import Child, Death
+from .._schedule.events import Attempt, MapAttempt
+from .._wire.frames import MAX_FRAME
+from .._wire.headers import MAX_BUFFERS
+from .._wire.messages import Fold, Map
 from ..errors import MapReduceError, NotSerializable, ProtocolError, TaskTimedOut, WorkerDied
 from . import AttemptFailed
 

@@ -15,19 +15,19 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from .._broadcast import LocalCodec
-from .._codec import Buffer
-from .._events import Attempt, FoldAttempt, Handle, Lost, MapAttempt, Outcome, Secured, Started, Unable
-from .._folder import SpillFolder
-from .._folding import is_cut
-from .._messages import Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report, Spills, cut
-from .._plain import loads as load_plain
-from .._pool import Pool
-from .._process import Death
-from .._shuffle import by_key
-from .._slots import Slot, Ticket
-from .._surroundings import surroundings
-from .._tasks import Program
+from .._pool.pool import Pool
+from .._pool.process import Death
+from .._pool.slots import Slot, Ticket
+from .._schedule.events import Attempt, FoldAttempt, Handle, Lost, MapAttempt, Outcome, Secured, Started, Unable
+from .._shuffle.folder import SpillFolder
+from .._shuffle.keys import by_key
+from .._tasks.folding import is_cut
+from .._tasks.runner import Program
+from .._values.broadcast import LocalCodec
+from .._values.codec import Buffer
+from .._values.plain import loads as load_plain
+from .._wire.messages import Define, Done, Failed, Fold, HandOver, Map, Message, Parts, Report, Spills, cut
+from .._worker.surroundings import surroundings
 from ..errors import BackendUnavailable, MapReduceError, NotSerializable, ProtocolError, WorkerDied
 from . import AttemptFailed, Chunk, Listener
 from ._handles import (

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
-from .._codec import Buffer
-from .._events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
-from .._failures import class_names, error_text, failure_text, traceback_text
-from .._messages import NO_CHUNK
-from .._plain import dumps, loads
-from .._shuffle import Partition, pieces
-from .._tasks import MapTask, Program, Runner, TaskError
+from .._schedule.events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
+from .._shuffle.keys import Partition, pieces
+from .._tasks.failures import class_names, error_text, failure_text, traceback_text
+from .._tasks.runner import MapTask, Program, Runner, TaskError
+from .._values.codec import Buffer
+from .._values.plain import dumps, loads
+from .._wire.messages import NO_CHUNK
 from ..errors import MapReduceError, NotSerializable, TaskFailed
 from . import AttemptFailed, Chunk, Listener
 

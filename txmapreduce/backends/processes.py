@@ -13,11 +13,11 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 
-from .._broadcast import LocalCodec
-from .._launch import ahead, environment
-from .._pool import Pool
-from .._slots import Settings
-from .._tasks import Program
+from .._pool.launch import ahead, environment
+from .._pool.pool import Pool
+from .._pool.slots import Settings
+from .._tasks.runner import Program
+from .._values.broadcast import LocalCodec
 from ..errors import BackendUnavailable, BadInput
 from ..inputs import parse_bytes
 from . import Listener

@@ -1,0 +1,3 @@
+"""
+Helpers of the command line: standard input as records, results as lines.
+"""

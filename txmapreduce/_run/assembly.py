@@ -1,0 +1,86 @@
+"""
+Put results together in this process, without keeping the reactor from turning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from .._schedule.events import Handle
+from .._shuffle.keys import join
+from ..errors import NotSerializable
+
+__all__ = ["SLICE", "assemble"]
+
+SLICE = 0.01
+"""Seconds that the coordinator works on before it lets the reactor turn: a fifth of what an application may notice."""
+
+Fetch = Callable[[Handle], "Deferred[Iterator[Any]]"]
+
+
+def assemble(reactor: Any, fetch: Fetch, whole: Any, handles: Iterator[Handle]) -> Deferred[Any]:
+    """
+    Fetch what is behind C{handles}, decode it piece by piece and put it behind C{whole}.
+
+    @param whole: a list or a dict that is added to, or C{None}: then the first piece is what the others are added to.
+    @return: fires with the whole; fails with L{NotSerializable} where something can't be decoded here.
+    """
+    return _Assembly(reactor, fetch, whole, handles).go_on()
+
+
+class _Assembly:
+    """
+    One whole in the making.
+    """
+
+    def __init__(self, reactor: Any, fetch: Fetch, whole: Any, handles: Iterator[Handle]) -> None:
+        self._reactor = reactor
+        self._fetch = fetch
+        self._whole = whole
+        self._handles = handles
+        self._pieces: Iterator[Any] = iter(())
+        self._done: Deferred[Any] = Deferred()
+
+    def go_on(self) -> Deferred[Any]:
+        """
+        Work for a slice of time, or until something has to be waited for.
+        """
+        seconds = self._reactor.seconds
+        until = seconds() + SLICE
+        try:
+            while self._join_pieces(seconds, until):
+                handle = next(self._handles, None)
+                if handle is None:
+                    self._done.callback(self._whole)
+                    break
+                fetched = self._fetch(handle).addCallback(self._fetched)
+                if not fetched.called:
+                    fetched.addCallbacks(lambda _: self.go_on(), self._done.errback)
+                    break
+        except BaseException as error:
+            self._done.errback(_not_loadable(error))
+        return self._done
+
+    def _fetched(self, pieces: Iterator[Any]) -> None:
+        self._pieces = pieces
+
+    def _join_pieces(self, seconds: Callable[[], float], until: float) -> bool:
+        """
+        Whether all pieces have been joined; otherwise the rest is for the next turn.
+        """
+        for piece in self._pieces:
+            self._whole = join(self._whole, piece)
+            if seconds() > until:
+                self._reactor.callLater(0, self.go_on)
+                return False
+        return True
+
+
+def _not_loadable(error: BaseException) -> Failure:
+    problem = NotSerializable(f"a result could not be loaded in this process: {type(error).__name__}: {error}")
+    problem.__cause__ = error
+    return Failure(problem)

@@ -1,0 +1,58 @@
+"""
+From a job and its input to the plan that the schedule follows, and from there to how far it has come.
+"""
+
+from __future__ import annotations
+
+from .._schedule.events import Plan, Progress
+from .._schedule.schedule import Schedule
+from .._shuffle.keys import by_key
+from ..job import Job
+from .feeds import Input
+
+__all__ = ["plan_of", "progress_of"]
+
+
+def plan_of(job: Job, source: Input, streams: bool, in_order: bool, writes: bool) -> Plan:
+    """
+    What the schedule has to know of a run. C{writes}: it has an output.
+    """
+    policy = job.policy
+    aggregate = job.program().aggregate
+    saves = policy.checkpoint is not None  # then what a chunk gives is kept apart from what others give
+    return Plan(
+        collects=job.collects,
+        ordered=saves or aggregate.ordered or (policy.reproducible and not by_key(aggregate)),
+        chunksize=policy.chunksize or (None if source.splits else policy.fixed_chunksize),
+        splits=source.splits,
+        length=None if source.splits else source.length,
+        bundle=policy.task_timeout is None and not policy.reproducible and not saves,
+        streams=streams,
+        in_order=in_order,
+        retries=policy.retries,
+        buffersize=policy.buffersize,
+        task_timeout=policy.task_timeout,
+        timeout=policy.timeout,
+        max_bad_records=policy.max_bad_records,
+        partitioned=job.by_key if writes else None,
+        speculate=policy.speculate and not saves,
+        skips=policy.bad_records == "skip",
+        whole=policy.bad_records == "raise" and (job.batched or policy.reproducible),
+    )
+
+
+def progress_of(schedule: Schedule, source: Input, seconds: float) -> Progress:
+    """
+    How far a run has come that has taken C{seconds} so far.
+    """
+    tally, splits, length = schedule.tally, schedule.plan.splits, source.length
+    done = tally.chunks if splits else tally.records
+    return Progress(
+        chunks=tally.chunks,
+        total=length if splits else schedule.chunks_total,
+        records=tally.records,
+        retried=schedule.retried,
+        skipped=len(tally.skipped),
+        seconds=seconds,
+        fraction=None if length is None else min(1.0, done / length) if length else 1.0,
+    )

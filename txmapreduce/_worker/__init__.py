@@ -1,0 +1,3 @@
+"""
+The child process: its loop, what it takes over from its coordinator, and how it ends with that.
+"""
