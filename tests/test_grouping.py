@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import mappers
 from txmapreduce._shuffle.grouping import Group, InOrder, Tag, in_order
 from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate
+from txmapreduce._shuffle.ordering import HashOrder
 from txmapreduce.aggregates import Collect
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers()), max_size=30)
@@ -123,4 +124,4 @@ class InOrderTests(SynchronousTestCase):
         table = {"a": [Tag(0), 1], None: [Tag(0), 2]}
         error = self.assertRaises(TypeError, in_order(Group(mappers.joined)).finish, table)
         self.assertIn("order_keys=False", str(error))
-        self.assertEqual(in_order(Group(mappers.joined, order_keys=False)).finish(table), [("a", [1]), (None, [2])])
+        self.assertEqual(in_order(Group(mappers.joined, order=HashOrder())).finish(table), [("a", [1]), (None, [2])])

@@ -19,7 +19,7 @@ from typing import Any
 
 from .._aggregate import Aggregate
 from .keys import ByKey, ByKeyAggregate, Table
-from .ordering import HashOrder, KeyOrder, Order, compared
+from .ordering import KeyOrder, Order, values_compared
 
 __all__ = ["Group", "InOrder", "Part", "Tag", "in_order"]
 
@@ -36,13 +36,14 @@ Part = tuple[int, list[Any]]
 
 Reducer = Callable[[Any, Iterator[Any]], Iterable[Any]]
 Entry = list[Any]
+_BY_KEY = KeyOrder()
 
 
 class Group:
     """
-    The classic form: C{reducer(key, values)} for each key in ascending order, with the values in input order, or sorted
-    by C{sort_values}. A C{combiner(key, values)} yields what stands in for some values of a
-    key, on the map side; that has the place of the first of them.
+    The classic form: C{reducer(key, values)} for each key in the order of keys, with the values in input order, or
+    sorted by C{sort_values}. A C{combiner(key, values)} yields what stands in for some values of a key, on the map
+    side; that has the place of the first of them.
     """
 
     def __init__(
@@ -50,13 +51,12 @@ class Group:
         reducer: Reducer,
         combiner: Reducer | None = None,
         sort_values: Callable[[Any], Any] | None = None,
-        order_keys: bool = True,
+        order: Order = _BY_KEY,
     ) -> None:
         self.reducer = reducer
         self.combiner = combiner
         self.sort_values = sort_values
-        self.order: Order = KeyOrder() if order_keys else HashOrder()
-        self.order_keys = order_keys
+        self.order = order
 
     def zero(self) -> dict[Any, list[Any]]:
         """
@@ -92,15 +92,6 @@ class Group:
         assert self.combiner is not None
         return list(self.combiner(key, iter(values)))
 
-    def keys(self, table: dict[Any, Entry]) -> Iterable[Any]:
-        """
-        The keys in their order.
-        """
-        if not self.order_keys:
-            return table
-        with compared():
-            return sorted(table)
-
     def outputs(self, key: Any, values: Iterator[Any]) -> Iterable[Any]:
         """
         What comes of one key.
@@ -122,15 +113,6 @@ class _OneEach:
     sort_values = None
     combiner = None
 
-    def __init__(self) -> None:
-        self.order: Order = HashOrder()
-
-    def keys(self, table: dict[Any, Entry]) -> Iterable[Any]:
-        """
-        The keys in no order.
-        """
-        return table
-
     def gathered(self, outputs: Iterable[Any]) -> dict[Any, Any]:
         """
         What comes of several keys.
@@ -144,8 +126,8 @@ class _Reduced(_OneEach):
     """
 
     def __init__(self, aggregate: ByKey | ByKeyAggregate) -> None:
-        super().__init__()
         self.aggregate: Any = aggregate
+        self.order = aggregate.order
         self.zero, self.add_many = aggregate.zero, aggregate.add_many
 
     def __reduce__(self) -> Any:
@@ -275,7 +257,7 @@ class InOrder(Aggregate):
     def finish(self, acc: dict[Any, Entry]) -> Any:
         outputs, values = self.inner.outputs, self._values
         return self.inner.gathered(
-            chain.from_iterable(outputs(key, iter(values(acc[key]))) for key in self.inner.keys(acc))
+            chain.from_iterable(outputs(key, iter(values(acc[key]))) for key in self.order.keys(acc))
         )
 
     def _values(self, entry: Entry) -> list[Any]:
@@ -286,7 +268,10 @@ class InOrder(Aggregate):
         if len(parts) > 1:
             parts.sort(key=_tag_of)
         values = list(chain.from_iterable(values for _, values in parts))
-        return values if self.inner.sort_values is None else sorted(values, key=self.inner.sort_values)
+        if self.inner.sort_values is None:
+            return values
+        with values_compared():
+            return sorted(values, key=self.inner.sort_values)
 
     # One key that is larger than a block
 
@@ -306,7 +291,8 @@ class InOrder(Aggregate):
         parts = tagged(entry)
         if self.inner.sort_values is not None:
             parts = [(tag, [value]) for tag, values in parts for value in values]
-        return sorted(parts, key=self._rank)
+        with values_compared():
+            return sorted(parts, key=self._rank)
 
     def _rank(self, part: Part) -> Any:
         tag, values = part
@@ -328,7 +314,8 @@ class InOrder(Aggregate):
                     else:
                         self.merge(others, {other: entry})
 
-        return heapq.merge(*map(parts_of, streams), key=self._rank)
+        with values_compared():
+            yield from heapq.merge(*map(parts_of, streams), key=self._rank)
 
     def entry_of(self, parts: Iterable[Part]) -> Entry:
         """

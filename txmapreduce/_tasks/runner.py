@@ -46,6 +46,7 @@ class Program:
         receipts then.
     @ivar task_timeout: how many seconds a task may take, where that is limited.
     @ivar spill: where what does not fit into memory goes.
+    @ivar npartitions: how many partitions the last fold of a job by key has. C{None}: that is left to the backend.
     @ivar isolate: hold nothing from task to task, because the run may go on after a task that failed midway.
     """
 
@@ -63,6 +64,7 @@ class Program:
     plain_result: bool = False
     draft: Draft | None = None
     spill: Spill | None = None
+    npartitions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -336,8 +338,11 @@ class Runner:
     def parts(self, folded: Any, npartitions: int) -> list[Any]:
         """
         A partial in C{npartitions} parts. Only those by key can be cut; others are asked for in one.
+
+        @raise TaskError: the user's code raised, which says where a key belongs.
         """
-        return self._folder.parts(folded, npartitions)
+        with self._folding(1):
+            return self._folder.parts(folded, npartitions)
 
 
 class _Watched:
