@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
+from operator import length_hint
 from typing import Any
 
 from .._wire.arena import return_free_memory
@@ -192,6 +193,16 @@ def _write_long(writer: RunWriter, long: LongKey, aggregate: Keyed) -> None:
         writer.write(ranks, keys, [aggregate.entry_of(pairs)])
 
 
+class Unfoldable(Exception):
+    """
+    Folding the pair C{pair} by key raised C{__cause__}: it is no pair, its key has no hash, or the user's function did.
+    """
+
+    def __init__(self, pair: object) -> None:
+        super().__init__(pair)
+        self.pair = pair
+
+
 class Pile:
     """
     What pairs of one or more tasks are folded into.
@@ -218,10 +229,14 @@ class Pile:
         """
         values = iter(values)
         while batch := list(islice(values, BATCH)):
-            if isinstance(self._aggregate, InOrder):
-                self._fresh = self._aggregate.inner.add_many(self._fresh, batch)
-            else:
-                self._table = self._aggregate.add_many(self._table, batch)
+            pairs = iter(batch)
+            try:
+                if isinstance(self._aggregate, InOrder):
+                    self._fresh = self._aggregate.inner.add_many(self._fresh, pairs)
+                else:
+                    self._table = self._aggregate.add_many(self._table, pairs)
+            except BaseException as error:
+                raise Unfoldable(batch[-1 - length_hint(pairs)]) from error
             self.pairs += len(batch)
             self._unspilled += len(batch)
             self._unfiled += len(batch)

@@ -286,7 +286,7 @@ class Worker:
                 where.record,
                 where.stage,
                 class_names(error),
-                error_text(error),
+                error_text(error) + where.detail,
                 traceback_text(error),
                 () if pickled is None else (pickled,),
             )

@@ -193,7 +193,7 @@ def _plain(value: Any, chunk: int) -> Any:
 def _failed(attempt: Attempt, error: TaskError, plain: bool) -> AttemptFailed:
     cause = error.__cause__
     assert cause is not None
-    text = failure_text(error.stage, error.chunk, error.record, attempt.attempt, None, error_text(cause))
+    text = failure_text(error.stage, error.chunk, error.record, attempt.attempt, None, error_text(cause) + error.detail)
     chunk = None if error.chunk == NO_CHUNK else error.chunk
     failed = TaskFailed(text, chunk=chunk, attempt=attempt.attempt, remote_traceback=traceback_text(cause))
     failed.__cause__ = None if plain else cause
