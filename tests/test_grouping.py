@@ -110,10 +110,11 @@ class InOrderTests(SynchronousTestCase):
         A long entry can be cut; its slices are in order, and together they are what it was.
         """
         aggregate = in_order(Group(mappers.joined))
-        entry = aggregate.entry_of((Tag(tag), values) for tag, values in parts)
+        entry = [item for tag, values in parts for item in (Tag(tag), *values)]
         slices = list(aggregate.slices(entry, count))
-        tags = [part[0] for part in slices]
+        tags = [item for part in slices for item in part if isinstance(item, Tag)]
         self.assertEqual(tags, sorted(tags))
+        self.assertLessEqual(len(slices), count)
         whole = [item for part in slices for item in part]
         self.assertEqual(aggregate.finish({1: whole}), aggregate.finish({1: entry}))
 

@@ -175,6 +175,8 @@ class SpillTests(SynchronousTestCase):
         tasks = [pairs[at : at + 100] for at in range(0, 3000, 100)]
         (result,) = self.folded(in_order(Group(mappers.joined)), tasks, 1)
         self.assertEqual(result, [(key, list(range(key, 3000, 3))) for key in range(3)])
+        (result,) = self.folded(in_order(Group(mappers.joined, sort_values=operator.neg)), tasks, 1)
+        self.assertEqual(result, [(key, list(range(2997 + key, -1, -3))) for key in range(3)])
         (firsts,) = self.folded(in_order(Group(_first)), tasks, 1)
         self.assertEqual(firsts, [(0, 0), (1, 1), (2, 2)])
         files = [Path(file.path) for file in psutil.Process().open_files()]

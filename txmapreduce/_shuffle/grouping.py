@@ -14,14 +14,14 @@ import functools
 import heapq
 import operator
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 from .._aggregate import Aggregate
 from .keys import ByKey, ByKeyAggregate, Table
 from .ordering import KeyOrder, Order, values_compared
 
-__all__ = ["Group", "InOrder", "Part", "Tag", "in_order"]
+__all__ = ["Group", "InOrder", "Part", "Tag", "in_order", "packed"]
 
 class Tag(int):
     """
@@ -178,18 +178,23 @@ def tagged(entry: Entry) -> list[Part]:
 _tag_of: Callable[[Part], int] = operator.itemgetter(0)
 
 
-def _bundled(parts: Iterable[Part], most: int) -> Iterator[Part]:
+def _alone(value: Any) -> list[Any]:
+    return [value]
+
+
+def packed(parts: Iterable[Part], most: int) -> Iterator[Entry]:
     """
-    Neighbours with the same tag together, C{most} values or less.
+    The entries that have these parts, with C{most} values each, or some more.
     """
-    tag, bundle = -1, list[Any]()
-    for part, values in parts:
-        if bundle and (part != tag or len(bundle) + len(values) > most):
-            yield tag, bundle
-            bundle = []
-        tag, bundle = part, [*bundle, *values] if bundle else values
-    if bundle:
-        yield tag, bundle
+    entry, last, count = list[Any](), -1, 0
+    for tag, values in parts:
+        entry += values if entry and tag == last else (tag, *values)
+        last, count = tag, count + len(values)
+        if count >= most:
+            yield entry
+            entry, count = [], 0
+    if entry:
+        yield entry
 
 
 def in_order(aggregate: ByKey | ByKeyAggregate | Group, reproducible: bool = False) -> InOrder:
@@ -280,19 +285,29 @@ class InOrder(Aggregate):
         An entry in about C{count} smaller ones, which are in order. What has one value only can't be cut.
         """
         each = max(1, -(-len(entry) // count))
-        for tag, values in _bundled(self._parts(entry), each):
-            for at in range(0, len(values), each):
-                yield [tag, *values[at : at + each]]
+        return packed(
+            (
+                (tag, values[at : at + each])
+                for tag, values in self._parts(entry)
+                for at in range(0, len(values), each)
+            ),
+            each,
+        )
 
-    def _parts(self, entry: Entry) -> list[Part]:
+    def _parts(self, entry: Entry) -> Iterable[Part]:
         """
-        The parts of an entry, sorted as L{_rank} says.
+        The parts of an entry, sorted as L{_rank} says. Where values are sorted each is a part of its own, which is made
+        when it is asked for: all of them at once would take several times the memory that the entry does.
         """
-        parts = tagged(entry)
-        if self.inner.sort_values is not None:
-            parts = [(tag, [value]) for tag, values in parts for value in values]
+        if self.inner.sort_values is None:
+            return sorted(tagged(entry), key=_tag_of)
+        by_tag: dict[int, list[Any]] = {}
+        for tag, values in tagged(entry):
+            by_tag.setdefault(tag, []).extend(values)
         with values_compared():
-            return sorted(parts, key=self._rank)
+            for values in by_tag.values():
+                values.sort(key=self.inner.sort_values)
+        return heapq.merge(*(zip(repeat(tag), map(_alone, values)) for tag, values in by_tag.items()), key=self._rank)
 
     def _rank(self, part: Part) -> Any:
         tag, values = part
@@ -316,9 +331,3 @@ class InOrder(Aggregate):
 
         with values_compared():
             yield from heapq.merge(*map(parts_of, streams), key=self._rank)
-
-    def entry_of(self, parts: Iterable[Part]) -> Entry:
-        """
-        The entry that has these parts.
-        """
-        return [item for tag, values in parts for item in (tag, *values)]

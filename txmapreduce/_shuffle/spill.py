@@ -21,7 +21,7 @@ from typing import Any
 
 from .._wire.arena import return_free_memory
 from ..errors import SpillFailed
-from .grouping import InOrder, Tag
+from .grouping import InOrder, Tag, packed
 from .merge import FAN_IN, Keyed, LongKey, merged
 from .ordering import END, START, Range, compared
 from .runs import Cursor, Dump, Load, Run, RunWriter, TableCursor
@@ -47,7 +47,7 @@ FOLDER_WITHIN = 60.0
 """Seconds that a worker waits for the run's folder."""
 
 _LONG = 1024
-"""Parts of a long key that go into one entry when it is written again."""
+"""Values of a long key that go into one entry when it is written again."""
 
 
 @dataclass(frozen=True)
@@ -188,9 +188,8 @@ def _slices(aggregate: Keyed) -> Callable[[Any, int], Iterable[Any]]:
 
 def _write_long(writer: RunWriter, long: LongKey, aggregate: Keyed) -> None:
     ranks, keys, _ = aggregate.order.arranged({long.key: None})
-    assert isinstance(aggregate, InOrder)
-    while pairs := list(islice(long.parts, _LONG)):
-        writer.write(ranks, keys, [aggregate.entry_of(pairs)])
+    for entry in packed(long.parts, _LONG):
+        writer.write(ranks, keys, [entry])
 
 
 class Unfoldable(Exception):
