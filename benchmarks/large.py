@@ -285,7 +285,7 @@ def verdict(record: dict[str, Any], limit: int) -> str:
 
 
 HEAD = (
-    "| job | pairs | keys | s | M pairs/s | worker MiB | coordinator MiB | spilled MiB | times DuckDB | exact | bounds |"
+    "| job | pairs | keys | s | M pairs/s | worker MiB | coordinator MiB | spilled MiB | to DuckDB | exact | bounds |"
 )
 
 
