@@ -43,6 +43,7 @@ LADDER = [
     ["_shuffle.keys"],
     ["_shuffle.grouping"],
     ["_shuffle.runs"],
+    ["_shuffle.rows"],
     ["_shuffle.merge"],
     ["_shuffle.spill"],
     ["_tasks.folding"],
@@ -84,6 +85,7 @@ LADDER = [
     ["_run.async_input"],
     ["mapreduce"],
     ["joins"],
+    ["sorting"],
     ["progress"],
     ["web"],
     ["service"],
@@ -124,6 +126,7 @@ PUBLIC = [
     "current_task",
     "errors",
     "join",
+    "sort",
 ]
 
 

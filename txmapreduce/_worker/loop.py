@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from .._shuffle.keys import Items, Partition, pieces
+from .._shuffle.rows import Rows
 from .._shuffle.spill import Spilled, Store
 from .._tasks.failures import class_names, error_text, traceback_text
 from .._tasks.runner import STAYS, WHOLE, MapTask, Runner, TaskError
@@ -305,7 +306,7 @@ _Dump = Callable[[Any], list[Buffer]]
 
 
 def _size(part: object) -> int:
-    return len(part) if isinstance(part, (dict, list, set, Items, Partition, Spilled)) else 1
+    return len(part) if isinstance(part, (dict, list, set, Items, Partition, Rows, Spilled)) else 1
 
 
 def _measured(parts: Iterable[Any], sizes: list[int]) -> Iterator[Any]:
