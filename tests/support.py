@@ -63,8 +63,8 @@ async def until(condition: Callable[[], object]) -> None:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """
-    What is started meanwhile heeds SIGINT, though it may be ignored here: C{nohup} and many a CI system see to that, and
-    children take it over.
+    What is started meanwhile heeds SIGINT, though it may be ignored here, as it is below C{nohup} and many a CI system:
+    children take that over.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
