@@ -11,7 +11,6 @@ for nothing.
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -97,7 +96,7 @@ class Store:
         self._dump = dump
         self._load = load
         self._announce = announce
-        self._names = map(f"{os.getpid()}-{secrets.token_hex(4)}-{{}}".format, count())
+        self._names = map(f"{os.getpid()}-{os.urandom(4).hex()}-{{}}".format, count())
         self._base = self._least = resident_memory()
 
     def full(self) -> bool:
