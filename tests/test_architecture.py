@@ -82,6 +82,7 @@ LADDER = [
     ["_run.feeds"],
     ["_run.sides"],
     ["_run.plan"],
+    ["_run.turns"],
     ["_run.assembly"],
     ["_run.identity", "_run.journal"],
     ["_run.checkpoint", "_run.finishing", "_run.letters"],

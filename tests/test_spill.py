@@ -21,6 +21,7 @@ from tests import mappers
 from txmapreduce._shuffle import merge, runs, spill
 from txmapreduce._shuffle.grouping import Group, Tag, in_order
 from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate, whole
+from txmapreduce._shuffle.ordering import ByPartition, HashOrder, KeyOrder
 from txmapreduce._shuffle.partition import partition_of
 from txmapreduce._shuffle.runs import RunWriter
 from txmapreduce._shuffle.spill import Pile, Spill, Spilled, Store
@@ -86,9 +87,8 @@ class SpillTests(SynchronousTestCase):
             pile.file(Tag(number))
         for pile in piles[1:]:
             pile.spill()
-        partials = [folder.parts(pile.partial(), npartitions) for pile in piles]
-        if folder.cuts_keys:
-            partials = [[pile.partial()] * npartitions for pile in piles]
+        cut = (lambda partial, n: [partial] * n) if folder.cuts_keys else folder.parts
+        partials = [cut(pile.partial(), npartitions) for pile in piles]
         return [
             whole(folder.finish(folder.fold([parts[n] for parts in partials], (n, npartitions)), (n, npartitions)))
             for n in range(npartitions)
@@ -126,6 +126,27 @@ class SpillTests(SynchronousTestCase):
         results = self.folded(in_order(Group(mappers.joined, sort_values=sort_values)), tasks, npartitions)
         self.assertEqual([row for result in results for row in result], expected)
 
+    @settings(max_examples=60)
+    @given(tasks, st.integers(1, 4), st.sampled_from([None, operator.neg, str]))
+    def test_partitioner(self, tasks: list[list[tuple[int, int]]], npartitions: int, sort_values: Any) -> None:
+        """
+        With a function that says where keys belong each partition has those keys, in ascending order, or one value for
+        each.
+        """
+        groups: dict[int, list[int]] = {}
+        for key, value in sorted((pair for task in tasks for pair in task), key=operator.itemgetter(0)):
+            groups.setdefault(key, []).append(value)
+        if sort_values is not None:
+            groups = {key: sorted(values, key=sort_values) for key, values in groups.items()}
+        order = ByPartition(KeyOrder(), mappers.by_tens, npartitions)
+        results = self.folded(in_order(Group(mappers.joined, None, sort_values, order)), tasks, npartitions)
+        order = ByPartition(HashOrder(), mappers.by_tens, npartitions)
+        sums = self.folded(ByKey(operator.add, order), tasks, npartitions)
+        for number, (result, summed) in enumerate(zip(results, sums, strict=True)):
+            owned = {key: values for key, values in groups.items() if mappers.by_tens(key, npartitions) == number}
+            self.assertEqual(result, list(owned.items()))
+            self.assertEqual(dict(summed.items()), {key: sum(values) for key, values in owned.items()})
+
     @settings(max_examples=30)
     @given(tasks, st.integers(1, 3))
     def test_otherFolds(self, tasks: list[list[tuple[int, int]]], npartitions: int) -> None:
@@ -138,7 +159,7 @@ class SpillTests(SynchronousTestCase):
         sums = {key: sum(values) for key, values in in_memory.items()}
         combined = self.folded(in_order(Group(mappers.total_of, mappers.total)), tasks, npartitions)
         self.assertEqual([row for result in combined for row in result], sorted(sums.items()))
-        loose = self.folded(in_order(Group(mappers.joined, order_keys=False)), tasks, npartitions)
+        loose = self.folded(in_order(Group(mappers.joined, order=HashOrder())), tasks, npartitions)
         self.assertEqual(sorted(row for result in loose for row in result), sorted(in_memory.items()))
         listed = self.folded(in_order(ByKeyAggregate(Collect())), tasks, npartitions)
         self.assertEqual({key: row for result in listed for key, row in result.items()}, in_memory)
@@ -154,6 +175,8 @@ class SpillTests(SynchronousTestCase):
         tasks = [pairs[at : at + 100] for at in range(0, 3000, 100)]
         (result,) = self.folded(in_order(Group(mappers.joined)), tasks, 1)
         self.assertEqual(result, [(key, list(range(key, 3000, 3))) for key in range(3)])
+        (result,) = self.folded(in_order(Group(mappers.joined, sort_values=operator.neg)), tasks, 1)
+        self.assertEqual(result, [(key, list(range(2997 + key, -1, -3))) for key in range(3)])
         (firsts,) = self.folded(in_order(Group(_first)), tasks, 1)
         self.assertEqual(firsts, [(0, 0), (1, 1), (2, 2)])
         files = [Path(file.path) for file in psutil.Process().open_files()]

@@ -125,6 +125,26 @@ class MapTests(SynchronousTestCase):
             self.assertEqual((error.chunk, error.record, error.stage), (12, 7, "map"))
             self.assertIsInstance(error.__cause__, ValueError)
 
+    def test_not_a_pair(self) -> None:
+        """
+        What can't be folded by key is no fault of the record that happened to be read last: the pair is named. With
+        C{bad_records="skip"} the record that it is from is left out, and no other.
+        """
+        bad = {7: ["pair"], 8: [([], 1)], 9: 5}
+        by_key: list[dict[str, Any]] = [{"reduce_by_key": operator.add}, {"reducer": lambda key, values: [key]}]
+        for options in by_key:
+            for record, text in (7, "at the pair 'pair'"), (8, "at the pair ([], 1)"):
+                with self.assertRaises(TaskError) as caught:
+                    runner(lambda x, r=record: bad[r] if x == r else [(x, 1)], **options).map(task(count=4), range(12))
+                error = caught.exception
+                self.assertEqual((error.chunk, error.record, error.stage), (2, -1, "combine"))
+                self.assertIsInstance(error.__cause__, (TypeError, ValueError))
+                self.assertIn(text, error.detail)
+            policy = Policy(bad_records="skip")
+            done = runner(lambda x: bad.get(x, [(x, 1)]), policy=policy, **options).map(task(count=4), range(12))
+            self.assertEqual([record for record, _ in done.report.skipped], [7, 8, 9])
+            self.assertEqual(len(done.partial), 9)
+
     def test_stopIteration(self) -> None:
         """
         A StopIteration of the mapper's is a failure wherever it comes: at the first record, midway, at the last.

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ._aggregate import Aggregate, Collect
 from ._shuffle.grouping import Group, in_order
 from ._shuffle.keys import ByKey, ByKeyAggregate, by_key
+from ._shuffle.ordering import ByPartition, HashOrder, KeyOrder, Order, Partitioner
 from ._shuffle.spill import Spill
 from ._tasks.runner import EMPTY, Program, Reduce
 from .errors import BadInput
@@ -25,6 +26,9 @@ __all__ = ["Job", "Policy"]
 Op = Callable[[Any, Any], Any]
 Reducer = Callable[[Any, Iterator[Any]], Iterable[Any]]
 
+
+MOST_PARTITIONS = 10_000
+"""Each is a task at the end of the run, and a part of what each worker hands over."""
 
 _FIXED_CHUNKSIZE = 1000
 """Records per chunk where chunks have to be the same in every run and no size was given."""
@@ -164,6 +168,10 @@ class Job:
     reduce_by_key: Op | Aggregate | None = None
     reducer: Reducer | None = None
     combiner: Reducer | None = None
+    npartitions: int | None = None
+    partitioner: Partitioner | None = None
+    sort_values: bool | Callable[[Any], Any] | None = None
+    order_keys: bool = True
     name: str | None = None
     policy: Policy = field(default_factory=Policy)
 
@@ -189,10 +197,28 @@ class Job:
         _need(
             self.initial is EMPTY or has_op, "initial goes with reduce and a function; an Aggregate has its own zero()"
         )
-        for name in ("flat", "batched"):
+        for name in ("flat", "batched", "order_keys"):
             _flag(name, getattr(self, name))
+        self._check_shuffle()
         _need(self.name is None or isinstance(self.name, str), f"name has to be text, not {self.name!r}")
         _need(isinstance(self.policy, Policy), f"policy has to be a Policy, not {self.policy!r}")
+
+    def _check_shuffle(self) -> None:
+        for name in ("npartitions", "partitioner"):
+            _need(getattr(self, name) is None or self.by_key, f"{name} goes with reduce_by_key or reducer")
+        if self.npartitions is not None:
+            _count("npartitions", self.npartitions, 1)
+            most = f"npartitions can be {MOST_PARTITIONS} at most, not {self.npartitions}: each is a task of its own"
+            _need(self.npartitions <= MOST_PARTITIONS, most)
+        if self.partitioner is not None:
+            good = f"partitioner has to be a function of a key and npartitions, not {self.partitioner!r}"
+            _need(callable(self.partitioner), good)
+            _need(self.npartitions is not None, "partitioner goes with npartitions: say how many there are")
+        if self.sort_values is not None:
+            good = f"sort_values is True or a function that gives what values are sorted by, not {self.sort_values!r}"
+            _need(self.sort_values is True or callable(self.sort_values), good)
+            _need(self.reducer is not None, "sort_values goes with reducer")
+        _need(self.order_keys or self.reducer is not None, "order_keys=False goes with reducer")
 
     @property
     def collects(self) -> bool:
@@ -233,6 +259,7 @@ class Job:
             plain_maps=self.policy.trust == "data" and self.collects,
             plain_result=self.policy.trust == "data",
             spill=self._spill(),
+            npartitions=self.npartitions,
         )
 
     def _spill(self) -> Spill | None:
@@ -247,8 +274,10 @@ class Job:
         """
         The user's own objects in the program, by the name of their parameter.
         """
-        names = ("mapper", "reduce", "initial", "reduce_by_key", "reducer", "combiner")
+        names = ("mapper", "reduce", "initial", "reduce_by_key", "reducer", "combiner", "partitioner", "sort_values")
         found = {name: getattr(self, name) for name in names}
+        if self.sort_values is True:
+            del found["sort_values"]
         return {name: value for name, value in found.items() if value is not None and value is not EMPTY}
 
     def _aggregate(self) -> Aggregate:
@@ -257,12 +286,23 @@ class Job:
         if self.reduce is not None:
             return Reduce(self.reduce, self.initial)
         if self.reduce_by_key is not None:
-            fold = _by_key(self.reduce_by_key)
+            fold = _by_key(self.reduce_by_key, self._order(HashOrder()))
             return in_order(fold) if fold.ordered or self.policy.reproducible else fold
         if self.reducer is not None:
-            return in_order(Group(self.reducer, self.combiner), self.policy.reproducible)
+            sort_values = _itself if self.sort_values is True else self.sort_values or None
+            order = self._order(KeyOrder() if self.order_keys else HashOrder())
+            return in_order(Group(self.reducer, self.combiner, sort_values, order), self.policy.reproducible)
         return Collect()
 
+    def _order(self, within: KeyOrder | HashOrder) -> Order:
+        if self.partitioner is None or self.npartitions is None:
+            return within
+        return ByPartition(within, self.partitioner, self.npartitions)
 
-def _by_key(op: Op | Aggregate) -> ByKey | ByKeyAggregate:
-    return ByKeyAggregate(op) if isinstance(op, Aggregate) else ByKey(op)
+
+def _by_key(op: Op | Aggregate, order: Order) -> ByKey | ByKeyAggregate:
+    return ByKeyAggregate(op, order) if isinstance(op, Aggregate) else ByKey(op, order)
+
+
+def _itself(value: Any) -> Any:
+    return value

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sized
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._aggregate import Aggregate
+from ._shuffle.ordering import Partitioner
 from ._shuffle.sides import Sides
 from ._tasks.runner import EMPTY
 from .errors import BadInput
@@ -60,10 +61,25 @@ class MapReduce:
         reduce_by_key: Op | Aggregate | None = None,
         reducer: Reducer | None = None,
         combiner: Reducer | None = None,
+        npartitions: int | None = None,
+        partitioner: Partitioner | None = None,
+        sort_values: Literal[True] | Callable[[Any], Any] | None = None,
+        order_keys: bool = True,
         name: str | None = None,
         policy: Policy | None = None,
     ) -> None:
         """
+        @param npartitions: in how many parts the keys are reduced at the end, each a task of its own; with
+            C{output=PartFiles}, the number of files. Default: one for each worker with an output, or where there are
+            many keys.
+        @param partitioner: C{partitioner(key, npartitions)} is the number of the partition that owns a key, from 0 to
+            C{npartitions - 1}: the same for equal keys, in every process. The result then is that of partition 0, that
+            of partition 1 and so on, with keys in ascending order within each. Default: with a C{reducer}, ranges of
+            keys in ascending order; with C{reduce_by_key}, by a hash of the key.
+        @param sort_values: the values of a key come to the C{reducer} in ascending order (C{True}), or in that of what
+            this function gives for them; equal ones in input order. They are sorted as they are merged, so that a key
+            may have more of them than fit into memory. Default: in input order.
+        @param order_keys: C{False}: the keys come to the C{reducer} in no particular order, and need not be comparable.
         @param name: what messages call the job. Default: the mapper's name.
         @param policy: how runs behave. Default: C{Policy()}.
         @raise BadInput: parameters that don't go together.
@@ -77,6 +93,10 @@ class MapReduce:
             reduce_by_key=reduce_by_key,
             reducer=reducer,
             combiner=combiner,
+            npartitions=npartitions,
+            partitioner=partitioner,
+            sort_values=sort_values,
+            order_keys=order_keys,
             name=name,
             policy=Policy() if policy is None else policy,
         )

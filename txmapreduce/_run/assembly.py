@@ -13,23 +13,21 @@ from twisted.python.failure import Failure
 from .._schedule.events import Handle
 from .._shuffle.keys import join
 from ..errors import NotSerializable
+from .turns import Turns
 
-__all__ = ["SLICE", "assemble"]
-
-SLICE = 0.01
-"""Seconds that the coordinator works on before it lets the reactor turn: a fifth of what an application may notice."""
+__all__ = ["assemble"]
 
 Fetch = Callable[[Handle], "Deferred[Iterator[Any]]"]
 
 
-def assemble(reactor: Any, fetch: Fetch, whole: Any, handles: Iterator[Handle]) -> Deferred[Any]:
+def assemble(turns: Turns, fetch: Fetch, whole: Any, handles: Iterator[Handle]) -> Deferred[Any]:
     """
     Fetch what is behind C{handles}, decode it piece by piece and put it behind C{whole}.
 
     @param whole: a list or a dict that is added to, or C{None}: then the first piece is what the others are added to.
     @return: fires with the whole; fails with L{NotSerializable} where something can't be decoded here.
     """
-    return _Assembly(reactor, fetch, whole, handles).go_on()
+    return _Assembly(turns, fetch, whole, handles).go_on()
 
 
 class _Assembly:
@@ -37,8 +35,8 @@ class _Assembly:
     One whole in the making.
     """
 
-    def __init__(self, reactor: Any, fetch: Fetch, whole: Any, handles: Iterator[Handle]) -> None:
-        self._reactor = reactor
+    def __init__(self, turns: Turns, fetch: Fetch, whole: Any, handles: Iterator[Handle]) -> None:
+        self._turns = turns
         self._fetch = fetch
         self._whole = whole
         self._handles = handles
@@ -49,10 +47,9 @@ class _Assembly:
         """
         Work for a slice of time, or until something has to be waited for.
         """
-        seconds = self._reactor.seconds
-        until = seconds() + SLICE
+        over = self._turns.begin()
         try:
-            while self._join_pieces(seconds, until):
+            while self._join_pieces(over):
                 handle = next(self._handles, None)
                 if handle is None:
                     self._done.callback(self._whole)
@@ -68,14 +65,14 @@ class _Assembly:
     def _fetched(self, pieces: Iterator[Any]) -> None:
         self._pieces = pieces
 
-    def _join_pieces(self, seconds: Callable[[], float], until: float) -> bool:
+    def _join_pieces(self, over: Callable[[], bool]) -> bool:
         """
         Whether all pieces have been joined; otherwise the rest is for the next turn.
         """
         for piece in self._pieces:
             self._whole = join(self._whole, piece)
-            if seconds() > until:
-                self._reactor.callLater(0, self.go_on)
+            if over():
+                self._turns.later(self.go_on)
                 return False
         return True
 

@@ -58,6 +58,10 @@ def identity_of(job: Job, splits: bool) -> Identity:
         "blocksize": policy.blocksize if splits else None,
         "input": "splits" if splits else "records",
     }
+    for name in ("npartitions", "sort_values", "order_keys"):  # what a partial looks like depends on them, too
+        value = getattr(job, name)
+        if value is not Job.__dataclass_fields__[name].default and not callable(value):
+            words[name] = value
     functions = {name: digest_of_function(value) for name, value in job.functions().items()}
     return Identity({name: str(value) for name, value in words.items()}, functions)
 

@@ -2,7 +2,7 @@
 Drives one run: carries out the schedule's instructions on a backend's session, and feeds back what happens.
 
 The coordinator never runs user code but the input's own iterator. Whatever else it does with a user's data, which is to
-decode results and put them side by side, it does in slices of L{SLICE} seconds and lets the reactor turn in between.
+decode results and put them side by side, it does in slices (L{Turns}) and lets the reactor turn in between.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from ..backends import AttemptFailed, Backend, Chunk, Session, checked
 from ..errors import MapReduceError
 from ..job import Job
 from ..outputs import Draft, Sink
-from .assembly import SLICE, assemble
+from .assembly import assemble
 from .checkpoint import checkpointed
 from .feeds import Input
 from .finishing import Output
 from .letters import DeadLetters
 from .plan import plan_of, progress_of
+from .turns import Turns
 
 __all__ = ["Coordinator"]
 
@@ -76,6 +77,7 @@ class Coordinator:
         self._session: Session | None = None
         self._lots: dict[int, _Lot] = {}
         self._events: deque[Event] = deque()
+        self._turns = Turns(reactor)
         self._later: Any = None
         self._timers: set[Any] = set()
         self._busy = False
@@ -143,14 +145,13 @@ class Coordinator:
         """
         self._later = None
         self._busy = True
-        seconds = self._reactor.seconds
-        until = seconds() + SLICE
+        over = self._turns.begin()
         try:
             while self._events and self._ended is None:
-                for instruction in self._schedule.handle(self._events.popleft(), seconds()):
+                for instruction in self._schedule.handle(self._events.popleft(), self._reactor.seconds()):
                     self._carry_out(instruction)
-                if self._events and seconds() > until:
-                    self._later = self._reactor.callLater(0, self._turn)
+                if self._events and over():
+                    self._later = self._turns.later(self._turn)
                     break
         finally:
             self._busy = False
@@ -275,7 +276,7 @@ class Coordinator:
 
     def _together(self, whole: Any, handles: Iterator[Handle]) -> Deferred[Any]:
         assert self._session is not None
-        return assemble(self._reactor, self._session.fetch, whole, handles)
+        return assemble(self._turns, self._session.fetch, whole, handles)
 
     def _checked(self, value: Any) -> Any:
         if value is EMPTY and self._job.reduce is not None:
@@ -340,9 +341,7 @@ class Coordinator:
             return self.outcome()
         if self._plan.collects:
             return succeed(list(self._values))
-        ticket = len(self._tickets) + 1
-        while ticket in self._tickets:
-            ticket += 1
+        ticket = max(self._tickets, default=0) + 1
         waiting = self._tickets[ticket] = Deferred()
         self.post(events.Asked(ticket))
         return waiting.addCallback(lambda value: None if value is EMPTY else value)

@@ -35,6 +35,7 @@ def plan_of(job: Job, source: Input, streams: bool, in_order: bool, writes: bool
         timeout=policy.timeout,
         max_bad_records=policy.max_bad_records,
         partitioned=job.by_key if writes else None,
+        npartitions=job.npartitions,
         speculate=policy.speculate and not saves,
         skips=policy.bad_records == "skip",
         whole=policy.bad_records == "raise" and (job.batched or policy.reproducible),

@@ -27,6 +27,7 @@ class Plan:
     @ivar speculate: attempts that take unusually long may have a backup.
     @ivar skips: bad records are left out. C{whole}: chunks can't be cut, for that would show in the result.
     @ivar partitioned: whether the last fold takes place partition by partition; C{None}: where there are many keys.
+    @ivar npartitions: how many the last fold has in any case, where that was said.
     @ivar buffersize: how many chunks may have been read whose results are not there yet (or, of a stream, not taken).
     """
 
@@ -47,6 +48,7 @@ class Plan:
     skips: bool = False
     whole: bool = False
     partitioned: bool | None = None
+    npartitions: int | None = None
 
 
 @dataclass(frozen=True)

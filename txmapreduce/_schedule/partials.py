@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .events import BadRecord, Handle, MapAttempt, Outcome
+from .events import BadRecord, Handle, MapAttempt, Outcome, Plan
 
 __all__ = ["FAN_IN", "Bag", "Fold", "Last", "Partials", "Place", "Tally", "Tree", "partitions"]
 
@@ -238,12 +238,15 @@ class Bag:
 Partials = Tree | Bag
 
 
-def partitions(outcomes: Sequence[Outcome], wanted: bool | None, many: int) -> Sequence[int | None]:
+def partitions(outcomes: Sequence[Outcome], plan: Plan, many: int) -> Sequence[int | None]:
     """
     The partitions that the last fold takes place in; C{None} is all in one.
 
-    @param wanted: whether it is to be cut, if it can be; C{None}: where there are more than so C{many} keys.
+    @param many: from how many keys on it is cut, where the plan leaves that open.
     """
+    if plan.npartitions is not None:
+        return range(plan.npartitions) if plan.npartitions > 1 else [None]
+    wanted = plan.partitioned
     cuts = {outcome.nparts for outcome in outcomes}
     if wanted is None:
         wanted = sum(outcome.size for outcome in outcomes) > many

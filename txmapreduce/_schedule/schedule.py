@@ -347,7 +347,7 @@ class Schedule:
     def _submit_last(self) -> None:
         outcomes = self._partials.all()
         inputs = tuple(outcome.handle for outcome in outcomes)
-        parts = partitions(outcomes, self.plan.partitioned, MANY_KEYS)
+        parts = partitions(outcomes, self.plan, MANY_KEYS)
         attempts = [FoldAttempt(self._new_id(), 1, inputs, partition, True) for partition in parts]
         self._last = Last(attempt.id for attempt in attempts)
         for attempt in attempts:

@@ -14,14 +14,14 @@ import functools
 import heapq
 import operator
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 from .._aggregate import Aggregate
 from .keys import ByKey, ByKeyAggregate, Table
-from .ordering import HashOrder, KeyOrder, Order, compared
+from .ordering import KeyOrder, Order, values_compared
 
-__all__ = ["Group", "InOrder", "Part", "Tag", "in_order"]
+__all__ = ["Group", "InOrder", "Part", "Tag", "in_order", "packed"]
 
 class Tag(int):
     """
@@ -36,13 +36,14 @@ Part = tuple[int, list[Any]]
 
 Reducer = Callable[[Any, Iterator[Any]], Iterable[Any]]
 Entry = list[Any]
+_BY_KEY = KeyOrder()
 
 
 class Group:
     """
-    The classic form: C{reducer(key, values)} for each key in ascending order, with the values in input order, or sorted
-    by C{sort_values}. A C{combiner(key, values)} yields what stands in for some values of a
-    key, on the map side; that has the place of the first of them.
+    The classic form: C{reducer(key, values)} for each key in the order of keys, with the values in input order, or
+    sorted by C{sort_values}. A C{combiner(key, values)} yields what stands in for some values of a key, on the map
+    side; that has the place of the first of them.
     """
 
     def __init__(
@@ -50,13 +51,12 @@ class Group:
         reducer: Reducer,
         combiner: Reducer | None = None,
         sort_values: Callable[[Any], Any] | None = None,
-        order_keys: bool = True,
+        order: Order = _BY_KEY,
     ) -> None:
         self.reducer = reducer
         self.combiner = combiner
         self.sort_values = sort_values
-        self.order: Order = KeyOrder() if order_keys else HashOrder()
-        self.order_keys = order_keys
+        self.order = order
 
     def zero(self) -> dict[Any, list[Any]]:
         """
@@ -92,15 +92,6 @@ class Group:
         assert self.combiner is not None
         return list(self.combiner(key, iter(values)))
 
-    def keys(self, table: dict[Any, Entry]) -> Iterable[Any]:
-        """
-        The keys in their order.
-        """
-        if not self.order_keys:
-            return table
-        with compared():
-            return sorted(table)
-
     def outputs(self, key: Any, values: Iterator[Any]) -> Iterable[Any]:
         """
         What comes of one key.
@@ -122,15 +113,6 @@ class _OneEach:
     sort_values = None
     combiner = None
 
-    def __init__(self) -> None:
-        self.order: Order = HashOrder()
-
-    def keys(self, table: dict[Any, Entry]) -> Iterable[Any]:
-        """
-        The keys in no order.
-        """
-        return table
-
     def gathered(self, outputs: Iterable[Any]) -> dict[Any, Any]:
         """
         What comes of several keys.
@@ -144,8 +126,8 @@ class _Reduced(_OneEach):
     """
 
     def __init__(self, aggregate: ByKey | ByKeyAggregate) -> None:
-        super().__init__()
         self.aggregate: Any = aggregate
+        self.order = aggregate.order
         self.zero, self.add_many = aggregate.zero, aggregate.add_many
 
     def __reduce__(self) -> Any:
@@ -196,18 +178,23 @@ def tagged(entry: Entry) -> list[Part]:
 _tag_of: Callable[[Part], int] = operator.itemgetter(0)
 
 
-def _bundled(parts: Iterable[Part], most: int) -> Iterator[Part]:
+def _alone(value: Any) -> list[Any]:
+    return [value]
+
+
+def packed(parts: Iterable[Part], most: int) -> Iterator[Entry]:
     """
-    Neighbours with the same tag together, C{most} values or less.
+    The entries that have these parts, with C{most} values each, or some more.
     """
-    tag, bundle = -1, list[Any]()
-    for part, values in parts:
-        if bundle and (part != tag or len(bundle) + len(values) > most):
-            yield tag, bundle
-            bundle = []
-        tag, bundle = part, [*bundle, *values] if bundle else values
-    if bundle:
-        yield tag, bundle
+    entry, last, count = list[Any](), -1, 0
+    for tag, values in parts:
+        entry += values if entry and tag == last else (tag, *values)
+        last, count = tag, count + len(values)
+        if count >= most:
+            yield entry
+            entry, count = [], 0
+    if entry:
+        yield entry
 
 
 def in_order(aggregate: ByKey | ByKeyAggregate | Group, reproducible: bool = False) -> InOrder:
@@ -275,7 +262,7 @@ class InOrder(Aggregate):
     def finish(self, acc: dict[Any, Entry]) -> Any:
         outputs, values = self.inner.outputs, self._values
         return self.inner.gathered(
-            chain.from_iterable(outputs(key, iter(values(acc[key]))) for key in self.inner.keys(acc))
+            chain.from_iterable(outputs(key, iter(values(acc[key]))) for key in self.order.keys(acc))
         )
 
     def _values(self, entry: Entry) -> list[Any]:
@@ -286,7 +273,10 @@ class InOrder(Aggregate):
         if len(parts) > 1:
             parts.sort(key=_tag_of)
         values = list(chain.from_iterable(values for _, values in parts))
-        return values if self.inner.sort_values is None else sorted(values, key=self.inner.sort_values)
+        if self.inner.sort_values is None:
+            return values
+        with values_compared():
+            return sorted(values, key=self.inner.sort_values)
 
     # One key that is larger than a block
 
@@ -295,18 +285,29 @@ class InOrder(Aggregate):
         An entry in about C{count} smaller ones, which are in order. What has one value only can't be cut.
         """
         each = max(1, -(-len(entry) // count))
-        for tag, values in _bundled(self._parts(entry), each):
-            for at in range(0, len(values), each):
-                yield [tag, *values[at : at + each]]
+        return packed(
+            (
+                (tag, values[at : at + each])
+                for tag, values in self._parts(entry)
+                for at in range(0, len(values), each)
+            ),
+            each,
+        )
 
-    def _parts(self, entry: Entry) -> list[Part]:
+    def _parts(self, entry: Entry) -> Iterable[Part]:
         """
-        The parts of an entry, sorted as L{_rank} says.
+        The parts of an entry, sorted as L{_rank} says. Where values are sorted each is a part of its own, which is made
+        when it is asked for: all of them at once would take several times the memory that the entry does.
         """
-        parts = tagged(entry)
-        if self.inner.sort_values is not None:
-            parts = [(tag, [value]) for tag, values in parts for value in values]
-        return sorted(parts, key=self._rank)
+        if self.inner.sort_values is None:
+            return sorted(tagged(entry), key=_tag_of)
+        by_tag: dict[int, list[Any]] = {}
+        for tag, values in tagged(entry):
+            by_tag.setdefault(tag, []).extend(values)
+        with values_compared():
+            for values in by_tag.values():
+                values.sort(key=self.inner.sort_values)
+        return heapq.merge(*(zip(repeat(tag), map(_alone, values)) for tag, values in by_tag.items()), key=self._rank)
 
     def _rank(self, part: Part) -> Any:
         tag, values = part
@@ -328,10 +329,5 @@ class InOrder(Aggregate):
                     else:
                         self.merge(others, {other: entry})
 
-        return heapq.merge(*map(parts_of, streams), key=self._rank)
-
-    def entry_of(self, parts: Iterable[Part]) -> Entry:
-        """
-        The entry that has these parts.
-        """
-        return [item for tag, values in parts for item in (tag, *values)]
+        with values_compared():
+            yield from heapq.merge(*map(parts_of, streams), key=self._rank)

@@ -2,7 +2,7 @@
 Keys: which partition owns a key, and how the values of each key come together.
 
 L{ByKey} and L{ByKeyAggregate} are aggregates of C{(key, value)} pairs; their accumulators are dicts, which L{split}
-cuts into partitions, as L{txmapreduce._shuffle.partition.partition_of} says.
+cuts into partitions.
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ import functools
 import io
 import operator
 import pickle
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import chain
 from typing import Any
 
 from .._aggregate import Aggregate
-from .ordering import HashOrder
-from .partition import partition_of
+from .ordering import HashOrder, Order
 
 __all__ = [
     "SLICE",
@@ -32,7 +29,6 @@ __all__ = [
     "Stream",
     "by_key",
     "join",
-    "partition_of",
     "pieces",
     "split",
     "whole",
@@ -42,6 +38,7 @@ _UNSHARED = {str, bytes}
 """Types of keys that lead to nothing else."""
 SLICE = 50_000
 """How many entries one piece of a large result has: some 5 ms of decoding, so that the reactor stays free."""
+_HASHED = HashOrder()
 _BUCKETS = 128
 """How many buckets all partitions have together, about. The dict of one then stays in the processor's cache, where
 merging takes a third of the time (650,000 keys into as many others: 757 ms in one dict, 255 ms in 32)."""
@@ -190,11 +187,11 @@ class ByKey(Aggregate):
     """
 
     ordered = False
-    order = HashOrder()
     _by_key = True
 
-    def __init__(self, op: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, op: Callable[[Any, Any], Any], order: Order = _HASHED) -> None:
         self.op = op
+        self.order = order
 
     def zero(self) -> dict[Any, Any]:
         return {}
@@ -228,11 +225,11 @@ class ByKeyAggregate(Aggregate):
     One aggregate per key: C{{key: finish(fold of the key's values)}}.
     """
 
-    order = HashOrder()
     _by_key = True
 
-    def __init__(self, aggregate: Aggregate) -> None:
+    def __init__(self, aggregate: Aggregate, order: Order = _HASHED) -> None:
         self.aggregate = aggregate
+        self.order = order
         self.ordered = aggregate.ordered
 
     def zero(self) -> dict[Any, Any]:
@@ -258,32 +255,24 @@ class ByKeyAggregate(Aggregate):
         return {key: finish(value) for key, value in acc.items()}
 
 
-def split(acc: dict[Any, Any] | Partition, npartitions: int) -> list[Any]:
+def split(acc: dict[Any, Any] | Partition, npartitions: int, order: Order = _HASHED) -> list[Any]:
     """
-    Cut a dict into C{npartitions} by L{partition_of} its keys: L{Items} if that is one, or else L{Partition}s.
+    Cut a dict into C{npartitions} by the buckets of its keys: L{Items} if that is one, or else L{Partition}s.
     """
     kind = acc.kind if isinstance(acc, Partition) else type(acc)
     if npartitions == 1:
         return [Items(kind, list(acc), list(acc.values()))]
     each = max(1, _BUCKETS // npartitions)
+    numbers = order.buckets(acc, npartitions, each)
+    assert numbers is not None
     count = each * npartitions
     keys: list[list[Any]] = [[] for _ in range(count)]
     values: list[list[Any]] = [[] for _ in range(count)]
-    for number, key, value in zip(_numbers(acc, count), acc, acc.values(), strict=True):
+    for number, key, value in zip(numbers, acc, acc.values(), strict=True):
         keys[number].append(key)
         values[number].append(value)
     buckets = list(map(partial(Items, kind), keys, values))
     return [Partition(kind, buckets[n : n + each]) for n in range(0, count, each)]
-
-
-def _numbers(keys: Iterable[Any], count: int) -> Iterable[int]:
-    """
-    C{[partition_of(key, count) for key in keys]}, without a call for each key where all are text.
-    """
-    if set(map(type, keys)) == {str}:
-        with suppress(UnicodeEncodeError):
-            return [number * count >> 32 for number in map(zlib.crc32, map(str.encode, keys))]
-    return [partition_of(key, count) for key in keys]
 
 
 def pieces(value: Any) -> Iterator[Any]:

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, islice
+from operator import length_hint
 from typing import Any
 
 from .._wire.arena import return_free_memory
 from ..errors import SpillFailed
-from .grouping import InOrder, Tag
+from .grouping import InOrder, Tag, packed
 from .merge import FAN_IN, Keyed, LongKey, merged
 from .ordering import END, START, Range, compared
 from .runs import Cursor, Dump, Load, Run, RunWriter, TableCursor
@@ -46,7 +47,7 @@ FOLDER_WITHIN = 60.0
 """Seconds that a worker waits for the run's folder."""
 
 _LONG = 1024
-"""Parts of a long key that go into one entry when it is written again."""
+"""Values of a long key that go into one entry when it is written again."""
 
 
 @dataclass(frozen=True)
@@ -187,9 +188,18 @@ def _slices(aggregate: Keyed) -> Callable[[Any, int], Iterable[Any]]:
 
 def _write_long(writer: RunWriter, long: LongKey, aggregate: Keyed) -> None:
     ranks, keys, _ = aggregate.order.arranged({long.key: None})
-    assert isinstance(aggregate, InOrder)
-    while pairs := list(islice(long.parts, _LONG)):
-        writer.write(ranks, keys, [aggregate.entry_of(pairs)])
+    for entry in packed(long.parts, _LONG):
+        writer.write(ranks, keys, [entry])
+
+
+class Unfoldable(Exception):
+    """
+    Folding the pair C{pair} by key raised C{__cause__}: it is no pair, its key has no hash, or the user's function did.
+    """
+
+    def __init__(self, pair: object) -> None:
+        super().__init__(pair)
+        self.pair = pair
 
 
 class Pile:
@@ -218,10 +228,14 @@ class Pile:
         """
         values = iter(values)
         while batch := list(islice(values, BATCH)):
-            if isinstance(self._aggregate, InOrder):
-                self._fresh = self._aggregate.inner.add_many(self._fresh, batch)
-            else:
-                self._table = self._aggregate.add_many(self._table, batch)
+            pairs = iter(batch)
+            try:
+                if isinstance(self._aggregate, InOrder):
+                    self._fresh = self._aggregate.inner.add_many(self._fresh, pairs)
+                else:
+                    self._table = self._aggregate.add_many(self._table, pairs)
+            except BaseException as error:
+                raise Unfoldable(batch[-1 - length_hint(pairs)]) from error
             self.pairs += len(batch)
             self._unspilled += len(batch)
             self._unfiled += len(batch)

@@ -8,7 +8,7 @@ import traceback
 
 from ..errors import ProtocolError
 
-__all__ = ["class_names", "error_text", "failure_text", "traceback_text"]
+__all__ = ["class_names", "described", "error_text", "failure_text", "traceback_text"]
 
 _TEXT = 10_000
 _TRACEBACK = 100_000
@@ -16,6 +16,7 @@ _TRACEBACK = 100_000
 
 _STAGES = {
     "map": "the mapper raised in",
+    "combine": "what the mapper gave could not be folded by key in",
     "fold": "the reduce function raised in",
     "write": "the output could not be written in",
     "load": "the worker could not load what it needs for",
@@ -57,6 +58,16 @@ def error_text(error: BaseException) -> str:
     except Exception as problem:
         text = f"it has no text: {type(problem).__name__}"
     return f"{type(error).__name__}: {text}"[:_TEXT] if text else type(error).__name__
+
+
+def described(value: object) -> str:
+    """
+    The text of a value of the user's, as far as it has one.
+    """
+    try:
+        return f"{value!r:.500}"
+    except Exception as problem:  # its C{__repr__} is user code, too
+        return f"{type(value).__name__} (it has no text: {type(problem).__name__})"
 
 
 def failure_text(stage: str, chunk: int, record: int, attempt: int, pid: int | None, error: str) -> str:

@@ -17,8 +17,6 @@ from .._aggregate import Aggregate
 from .._shuffle.grouping import InOrder
 from .._shuffle.keys import SLICE, Items, Partition, Stream, by_key, join, split
 from .._shuffle.merge import LongKey
-from .._shuffle.ordering import HashOrder
-from .._shuffle.partition import partition_of
 from .._shuffle.runs import Run
 from .._shuffle.spill import SMALL, Spilled, Store, merge_partition
 
@@ -77,7 +75,7 @@ def is_cut(aggregate: Aggregate) -> bool:
     """
     Whether partials are cut into partitions where they are made, since it is known there which key goes where.
     """
-    return by_key(aggregate) and isinstance(aggregate.order, HashOrder)  # type: ignore[attr-defined]
+    return by_key(aggregate) and aggregate.order.buckets((), 1, 1) is not None  # type: ignore[attr-defined]
 
 
 class Folder:
@@ -114,7 +112,8 @@ class Folder:
                 if (partial := partial.table) is None:
                     continue
             if npartitions > 1 and type(partial) is dict and not self.cuts_keys:
-                partial = {key: entry for key, entry in partial.items() if partition_of(key, npartitions) == number}
+                numbers = self._aggregate.order.buckets(partial, npartitions, 1)
+                partial = {key: partial[key] for n, key in zip(numbers, partial, strict=True) if n == number}
             yield partial
 
     def _merge(self, acc: Any, partial: Any) -> Any:
@@ -148,8 +147,8 @@ class Folder:
         if not self.by_key:
             return [folded]
         if not isinstance(folded, Spilled):
-            return split(folded, npartitions)
-        tables = split(folded.table, npartitions) if folded.table else [None] * npartitions
+            return split(folded, npartitions, self._aggregate.order)
+        tables = split(folded.table, npartitions, self._aggregate.order) if folded.table else [None] * npartitions
         return [Spilled(folded.runs, table, folded.size // npartitions) for table in tables]
 
     def finish(self, folded: Any, partition: tuple[int, int] = WHOLE) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._wire.messages import NO_CHUNK
 
-__all__ = ["Progress", "all_values", "good_values"]
+__all__ = ["Progress", "all_values", "check_pairs", "good_values"]
 
 _TEXT_LIMIT = 500
 """Characters of a bad record that are kept for the report."""
@@ -103,6 +103,7 @@ def good_values(
     mapper: Callable[[Any], Any],
     batched: bool,
     flatten: int,
+    check: Callable[[list[Any]], None] | None,
     records: Iterator[Any],
     progress: Progress,
     skipped: list[tuple[int, str]],
@@ -111,7 +112,16 @@ def good_values(
     The values of those C{records} whose mapping raises nothing; the others are noted in C{skipped}. A record counts
     whole or not at all, so its values are made before the first is passed on. A batch that raises is tried again
     record by record.
+
+    @param check: raises when the values can't be used.
     """
+
+    def made(argument: Any, depth: int) -> list[Any]:
+        values = _listed(mapper(argument), depth)
+        if check is not None:
+            check(values)
+        return values
+
     steps: Iterable[tuple[int, Any, Any]]
     if batched and progress.careful:
         steps = ((progress.position, record, [record]) for record in records)
@@ -119,7 +129,7 @@ def good_values(
     elif batched:
         batch = list(records)
         try:
-            yield from _listed(mapper(batch), flatten + 1)
+            yield from made(batch, flatten + 1)
             return
         except BaseException:
             start = progress.position - len(batch) + 1
@@ -129,11 +139,19 @@ def good_values(
         steps = ((progress.position, record, record) for record in records)
     for position, record, argument in steps:
         try:
-            values = _listed(mapper(argument), flatten)
+            values = made(argument, flatten)
         except BaseException as error:  # what ends a program elsewhere is an error of the user's function here
             skipped.append((position, _describe(record, error)))
         else:
             yield from values
+
+
+def check_pairs(values: list[Any]) -> None:
+    """
+    Raise what folding the values by key would raise where they are no pairs, or their keys have no hash.
+    """
+    for key, _ in values:
+        hash(key)
 
 
 def _listed(value: Any, flatten: int) -> list[Any]:

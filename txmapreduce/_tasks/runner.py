@@ -22,13 +22,14 @@ from .. import _context
 from .._aggregate import Aggregate
 from .._shuffle.grouping import Tag
 from .._shuffle.keys import Stream, whole
-from .._shuffle.spill import Pile, Spill, Store
+from .._shuffle.spill import Pile, Spill, Store, Unfoldable
 from .._wire.messages import NO_CHUNK, Report
 from ..inputs import Split
 from ..outputs import Draft
 from .careful import marker, piece
+from .failures import described
 from .folding import EMPTY, STAYS, WHOLE, Folder, Reduce
-from .mapping import Progress, all_values, good_values
+from .mapping import Progress, all_values, check_pairs, good_values
 
 __all__ = ["EMPTY", "STAYS", "MapTask", "Outcome", "Program", "Reduce", "WHOLE", "Runner", "TaskError"]
 
@@ -46,6 +47,7 @@ class Program:
         receipts then.
     @ivar task_timeout: how many seconds a task may take, where that is limited.
     @ivar spill: where what does not fit into memory goes.
+    @ivar npartitions: how many partitions the last fold of a job by key has. C{None}: that is left to the backend.
     @ivar isolate: hold nothing from task to task, because the run may go on after a task that failed midway.
     """
 
@@ -63,6 +65,7 @@ class Program:
     plain_result: bool = False
     draft: Draft | None = None
     spill: Spill | None = None
+    npartitions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,16 @@ class Outcome:
 class TaskError(Exception):
     """
     The user's code raised C{__cause__} in chunk C{chunk}, at record C{record} of the task (-1: unknown).
+
+    @ivar detail: what there is to say about it beside the error's own text.
     """
 
-    def __init__(self, chunk: int, record: int, stage: str) -> None:
+    def __init__(self, chunk: int, record: int, stage: str, detail: str = "") -> None:
         super().__init__(chunk, record, stage)
         self.chunk = chunk
         self.record = record
         self.stage = stage
+        self.detail = detail
 
 
 _Values = Callable[[Iterator[Any], Progress, list[tuple[int, str]]], Iterable[Any]]
@@ -151,6 +157,10 @@ class Runner:
                 partial = self._fold_chunks(task, source, hold, progress, skipped)
         except TaskError:
             raise
+        except Unfoldable as error:
+            self._held.clear()
+            detail = f", at the pair {described(error.pair)}"
+            raise TaskError(context.index, NO_CHUNK, "combine", detail) from error.__cause__
         except BaseException as error:
             self._held.clear()  # the failed task may have left half of its values in there
             raise TaskError(context.index, progress.position, "map") from error
@@ -245,7 +255,8 @@ class Runner:
         if program.pairs and not batched and not extra_flat:
             flatten = 1
         if program.skip_bad:
-            return functools.partial(good_values, program.mapper, batched, flatten)
+            check = check_pairs if program.pairs else None
+            return functools.partial(good_values, program.mapper, batched, flatten, check)
         return functools.partial(all_values, program.mapper, batched, flatten)
 
     def fold(
@@ -336,8 +347,11 @@ class Runner:
     def parts(self, folded: Any, npartitions: int) -> list[Any]:
         """
         A partial in C{npartitions} parts. Only those by key can be cut; others are asked for in one.
+
+        @raise TaskError: the user's code raised, which says where a key belongs.
         """
-        return self._folder.parts(folded, npartitions)
+        with self._folding(1):
+            return self._folder.parts(folded, npartitions)
 
 
 class _Watched:

@@ -88,7 +88,7 @@ def failed(run: int, task: int, where: TaskError, codec: Codec) -> Failed:
         where.record,
         where.stage,
         class_names(error),
-        error_text(error),
+        error_text(error) + where.detail,
         traceback_text(error),
         () if pickled is None else (pickled,),
     )

@@ -70,7 +70,7 @@ class ProcessSession:
         program = with_spill(program, self._folder.path, workers, pool.memory_limit)
         self._codec.encode_program(program, functions)
         self._program = program
-        self._nparts = workers if by_key(program.aggregate) else 1  # partitions of a last fold
+        self._nparts = (program.npartitions or workers) if by_key(program.aggregate) else 1  # of a last fold
         self._cuts = self._nparts if is_cut(program.aggregate) else 1  # parts of what children hand over
         self._surroundings = surroundings()
         self._reactor = reactor

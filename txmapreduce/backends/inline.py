@@ -14,9 +14,10 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from .._schedule.events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
-from .._shuffle.keys import Partition, pieces
+from .._shuffle.keys import Partition, pieces, whole
 from .._tasks.failures import class_names, error_text, failure_text, traceback_text
-from .._tasks.runner import MapTask, Program, Runner, TaskError
+from .._tasks.folding import is_cut
+from .._tasks.runner import WHOLE, MapTask, Program, Runner, TaskError
 from .._values.codec import Buffer
 from .._values.plain import dumps, loads
 from .._wire.messages import NO_CHUNK
@@ -32,13 +33,14 @@ __all__ = ["Inline"]
 
 class _Value:
     """
-    A result that stays where it is.
+    A result that stays where it is. C{parts}: of each partition, where it has been cut.
     """
 
-    __slots__ = ("value",)
+    __slots__ = ("parts", "value")
 
     def __init__(self, value: Any) -> None:
         self.value = value
+        self.parts: list[Any] = []
 
 
 class Inline:
@@ -79,6 +81,7 @@ class InlineSession:
         self._reactor = reactor
         self._program = program
         self._runner = Runner(program)
+        self._nparts = program.npartitions or 1
         self._pending: dict[int, Deferred[Outcome]] = {}
 
     def submit(self, attempt: Attempt, chunk: Chunk) -> Deferred[Outcome]:
@@ -112,13 +115,24 @@ class InlineSession:
         )
 
     def _fold(self, attempt: FoldAttempt) -> Outcome:
-        inputs: Iterator[Any] = (handle.value for handle in attempt.inputs if isinstance(handle, _Value))
+        inputs = self._inputs(attempt)
         if attempt.keeps:
             inputs = map(deepcopy, inputs)  # the user's function may change what it is given
-        value = self._runner.fold(inputs, attempt.finish, attempt.attempt, id=attempt.id)
+        partition = WHOLE if attempt.partition is None else (attempt.partition, self._nparts)
+        value = whole(self._runner.fold(inputs, attempt.finish, attempt.attempt, partition=partition, id=attempt.id))
         if attempt.finish and self._program.plain_result:
             value = _plain(value, NO_CHUNK)
         return Outcome(_Value(value), counters=self._runner.report().counters)
+
+    def _inputs(self, attempt: FoldAttempt) -> Iterator[Any]:
+        for handle in attempt.inputs:
+            assert isinstance(handle, _Value)
+            if attempt.partition is None or not is_cut(self._program.aggregate):
+                yield handle.value
+                continue
+            handle.parts = handle.parts or self._runner.parts(handle.value, self._nparts)
+            part = handle.parts[attempt.partition]
+            yield Partition(part.kind, list(part.buckets))  # the fold puts what it makes in their place
 
     def kill(self, id: int, error: MapReduceError) -> None:
         """
@@ -181,7 +195,7 @@ def _plain(value: Any, chunk: int) -> Any:
 def _failed(attempt: Attempt, error: TaskError, plain: bool) -> AttemptFailed:
     cause = error.__cause__
     assert cause is not None
-    text = failure_text(error.stage, error.chunk, error.record, attempt.attempt, None, error_text(cause))
+    text = failure_text(error.stage, error.chunk, error.record, attempt.attempt, None, error_text(cause) + error.detail)
     chunk = None if error.chunk == NO_CHUNK else error.chunk
     failed = TaskFailed(text, chunk=chunk, attempt=attempt.attempt, remote_traceback=traceback_text(cause))
     failed.__cause__ = None if plain else cause

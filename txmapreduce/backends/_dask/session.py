@@ -150,7 +150,7 @@ class DaskSession:
         Before the first attempt: into how many parts keys are cut.
         """
         if not self._nparts:
-            parts = min(MOST_PARTS, max(1, self._connection.threads))
+            parts = self._program.npartitions or min(MOST_PARTS, max(1, self._connection.threads))
             self._nparts = parts if by_key(self._program.aggregate) else 1
             self._cuts = self._nparts if is_cut(self._program.aggregate) else 1
 
