@@ -114,7 +114,9 @@ class Sampler(threading.Thread):
 
 def _environment() -> dict[str, str]:
     path = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONWARNINGS": "ignore"}
+    own = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONWARNINGS": "ignore"}
+    own.pop("PYTHONDONTWRITEBYTECODE", None)  # what is run from its sources would be compiled by every process
+    return own
 
 
 def _command(run: Run, folder: Path) -> list[str]:

@@ -34,7 +34,7 @@ from twisted.internet.task import react
 from txmapreduce import MapReduce, Policy, Processes, current_task
 from txmapreduce.aggregates import Counts
 
-from .leftovers import descriptors, turn
+from .leftovers import children, descriptors, turn
 
 LIFE = 0.05
 RECORDS = 60
@@ -126,13 +126,21 @@ class Reaper:
             self.ended[way] += 1
 
 
-def leftovers(before: tuple[set[int], int]) -> list[str]:
+def present() -> tuple[set[psutil.Process], set[int], set[threading.Thread]]:
+    """
+    The processes, descriptors and threads that there are.
+    """
+    return children(), set(descriptors()), set(threading.enumerate())
+
+
+def leftovers(before: tuple[set[psutil.Process], set[int], set[threading.Thread]]) -> list[str]:
     """
     What there is that there was not before.
     """
-    left = [f"process {child.pid} {child.status()}" for child in psutil.Process().children(recursive=True)]
-    left += [f"descriptor {fd}: {what}" for fd, what in descriptors().items() if fd not in before[0]]
-    return left + [f"thread {thread.name}" for thread in threading.enumerate()[before[1] :]]
+    processes, fds, threads = before
+    left = [f"process {child.pid} {child.status()}" for child in children() - processes]
+    left += [f"descriptor {fd}: {what}" for fd, what in descriptors().items() if fd not in fds]
+    return left + [f"thread {thread.name}" for thread in set(threading.enumerate()) - threads]
 
 
 async def one_run(reactor: Any, seed: int, ended: Counter[str]) -> str:
@@ -165,7 +173,7 @@ async def batch(reactor: Any, seeds: range, say: Callable[[str], object] = print
     ended: Counter[str] = Counter()
     began, slowest, wrong = reactor.seconds(), 0.0, 0
     await turn()  # the reactor opens its own descriptors first
-    before = set(descriptors()), len(threading.enumerate())
+    before = present()
     for seed in seeds:
         start = reactor.seconds()
         problems = [await one_run(reactor, seed, ended)]

@@ -18,6 +18,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from .support import interruptible
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -63,6 +65,13 @@ def gone(pids: list[int], within: float) -> list[int]:
     return [process.pid for process in rest if alive(process.pid)]
 
 
+def children() -> set[psutil.Process]:
+    """
+    What this process has started, and what that has: zombies, too.
+    """
+    return set(psutil.Process().children(recursive=True))
+
+
 class NothingLeft(TestCase):
     """
     A test case that fails when a test leaves a process, a descriptor or a thread behind.
@@ -73,12 +82,13 @@ class NothingLeft(TestCase):
     async def setUp(self) -> None:
         await turn()  # the reactor opens its own descriptors first
         self._threads = set(threading.enumerate())
+        self._children = children()
         self._descriptors = descriptors()
 
     async def tearDown(self) -> None:
         for _ in range(3):  # Twisted closes pipes one turn later
             await turn()
-        left = [f"{process.pid} {process.status()}" for process in psutil.Process().children(recursive=True)]
+        left = [f"{process.pid} {process.status()}" for process in children() - self._children]
         self.assertEqual(left, [], "processes are left")
         new = {fd: what for fd, what in descriptors().items() if self._descriptors.get(fd) != what}
         self.assertEqual(new, {}, "descriptors are left")
@@ -99,16 +109,17 @@ class Host:
 
     def __init__(self, case: TestCase, code: str, *arguments: str, **environment: str) -> None:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
-        self.process = subprocess.Popen(
-            [sys.executable, "-u", "-c", textwrap.dedent(code), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=env,
-            cwd=os.getcwd(),
-            start_new_session=True,
-        )
+        with interruptible():
+            self.process = subprocess.Popen(
+                [sys.executable, "-u", "-c", textwrap.dedent(code), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=env,
+                cwd=os.getcwd(),
+                start_new_session=True,
+            )
         self.pid = self.process.pid
         case.addCleanup(self.end)
 

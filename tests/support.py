@@ -5,10 +5,12 @@ What several test modules share: pools that end with their test, properties that
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,19 @@ async def until(condition: Callable[[], object]) -> None:
     """
     while not condition():
         await deferLater(reactor, 0.005)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """
+    What is started meanwhile heeds SIGINT, though it may be ignored here, as it is below C{nohup} and many a CI system:
+    children take that over.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def environment(**extra: str) -> dict[str, str]:

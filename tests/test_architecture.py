@@ -43,6 +43,7 @@ LADDER = [
     ["_shuffle.keys"],
     ["_shuffle.grouping"],
     ["_shuffle.runs"],
+    ["_shuffle.rows"],
     ["_shuffle.merge"],
     ["_shuffle.spill"],
     ["_tasks.folding"],
@@ -90,6 +91,7 @@ LADDER = [
     ["_run.async_input"],
     ["mapreduce"],
     ["joins"],
+    ["sorting"],
     ["progress"],
     ["web"],
     ["service"],
@@ -131,6 +133,7 @@ PUBLIC = [
     "current_task",
     "errors",
     "join",
+    "sort",
 ]
 
 

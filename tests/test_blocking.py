@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import mappers
-from tests.support import PoolCase, environment, in_thread, python, script
+from tests.support import PoolCase, environment, in_thread, interruptible, python, script
 from txmapreduce import Inline, MapReduce, Processes
 from txmapreduce.errors import TaskFailed
 
@@ -229,9 +229,12 @@ class ScriptTests(SynchronousTestCase):
             MapReduce(long).run_sync(range(1, 3))
             """,
         )
-        process = subprocess.Popen(
-            [sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
-        )
+        command = [sys.executable, str(path)]
+        with interruptible():
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+            )
+        self.addCleanup(process.communicate)
         self.addCleanup(process.kill)
         family = self.running(process, path.parent / "1")
         self.assertTrue(family)

@@ -301,13 +301,14 @@ class KilledTests(SynchronousTestCase):
         while kills < INSTANTS:
             done = self.committed(path)
             Path(log).write_text("")
-            child = subprocess.Popen(
-                [sys.executable, source, os.path.abspath(path), os.path.abspath(log)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                env=support.environment(),
-            )
+            with support.interruptible():
+                child = subprocess.Popen(
+                    [sys.executable, source, os.path.abspath(path), os.path.abspath(log)],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                    env=support.environment(),
+                )
             how = chance.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
             timer = threading.Timer(chance.uniform(0.2, 1.0), child.send_signal, [how])
             timer.start()

@@ -26,7 +26,7 @@ from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support import environment, in_thread, until
+from tests.support import environment, in_thread, interruptible, until
 from txmapreduce import Policy, aggregates, cli
 from txmapreduce.errors import BadInput, TaskFailed
 
@@ -488,7 +488,12 @@ class There(Here):
         return [sys.executable, "-c", COMMAND.format(first), *arguments]
 
     def spawn(self, *arguments: str, first: str = "pass", **options: Any) -> subprocess.Popen[Any]:
-        return subprocess.Popen(self.command(*arguments, first=first), env=environment(), cwd=self.folder, **options)
+        command = self.command(*arguments, first=first)
+        with interruptible():
+            process = subprocess.Popen(command, env=environment(), cwd=self.folder, **options)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
 
     async def output(
         self, *arguments: str, stdin: str | None = None, first: str = "pass"

@@ -137,3 +137,34 @@ class PageRankTests(ExampleCase):
         Without arguments, the file next to it is ranked.
         """
         self.assertTrue(self.output_of("pagerank/pagerank.py")[0].endswith("\tproducts"))
+
+
+class TopPerGroupTests(ExampleCase):
+    def test_best(self) -> None:
+        """
+        The best ten of each group, the groups in order; with a combiner, too.
+        """
+        rows = [(f"g{self.random.randrange(12)}", f"n{n}", self.random.randrange(90)) for n in range(900)]
+        files = [
+            self.write(f"{n}.tsv", ["\t".join(map(str, row)) for row in rows[n * 300 : n * 300 + 300]])
+            for n in range(3)
+        ]
+        groups: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        for group, name, score in rows:
+            groups[group].append((-score, name))
+        expected = [
+            f"{group}\t{name}\t{-score}"
+            for group, found in sorted(groups.items())
+            for score, name in sorted(found)[:10]
+        ]
+        for workers in WORKERS:
+            for options in ([], ["--combine"]):
+                lines = self.output_of("top_per_group/top_per_group.py", *files, *options, "--workers", workers)
+                self.assertEqual(lines, expected)
+
+    def test_small_file(self) -> None:
+        """
+        Without arguments, the file next to it is read.
+        """
+        lines = self.output_of("top_per_group/top_per_group.py", "--top", "2")
+        self.assertEqual([line.split("\t")[0] for line in lines], ["north"] * 2 + ["south"] * 2 + ["west"] * 2)

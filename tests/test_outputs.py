@@ -421,6 +421,10 @@ class FormatTests(SynchronousTestCase):
         Fields stand between tabs; a record that is no tuple or list is one field.
         """
         self.assertEqual(self.write("tsv", [("a", 1, 2.5), ["b", True], "c", 4]), b"a\t1\t2.5\nb\tTrue\nc\n4\n")
+        self.assertEqual(self.write("tsv", [("a", 1, 2.5), ("b", 1 << 70)]), b"a\t1\t2.5\nb\t%d\n" % (1 << 70))
+        self.assertEqual(self.write("tsv", [("a", ""), ()]), b"a\t\n\n")
+        for bad in ([("a\tb", 1), ("a", 1)], [("a\tb",), ()], [("a", "b\t"), ["c"]]):
+            self.assertRaises(ValueError, self.write, "tsv", bad)
 
     def test_text(self) -> None:
         """

@@ -20,7 +20,7 @@ What is in here, from what everything else needs to what needs everything else:
   - C{_background}, C{_blocking}: the way to scripts, threads and asyncio
   - C{backends}: where tasks run: C{inline}, C{processes}, C{dask}
   - C{_run}: carries out what the schedule says: the coordinator, its input, its result, its checkpoint
-  - C{mapreduce}, C{joins}: L{MapReduce}, L{join} and L{cogroup}
+  - C{mapreduce}, C{joins}, C{sorting}: L{MapReduce}, L{join} and L{cogroup}, L{sort}
   - C{progress}, C{cli}, C{_cli}: a bar, and the command line
 
 A module may import only what stands above it in the ladder of C{tests/test_architecture.py}.
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .joins import cogroup, join
     from .mapreduce import MapReduce
     from .outputs import Draft, PartFiles, Sink, Written
+    from .sorting import sort
     from .sources import Csv, JsonLines, Parquet, PickleFiles, WholeFiles
 
 __version__ = "0.1.0"
@@ -79,6 +80,7 @@ __all__ = [
     "current_task",
     "errors",
     "join",
+    "sort",
 ]
 
 _PLACES = {
@@ -107,6 +109,7 @@ _PLACES = {
     "current_task": "_context",
     "errors": "",
     "join": "joins",
+    "sort": "sorting",
 }
 
 

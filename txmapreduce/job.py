@@ -16,6 +16,7 @@ from ._aggregate import Aggregate, Collect
 from ._shuffle.grouping import Group, in_order
 from ._shuffle.keys import ByKey, ByKeyAggregate, by_key
 from ._shuffle.ordering import ByPartition, HashOrder, KeyOrder, Order, Partitioner
+from ._shuffle.rows import Sorted
 from ._shuffle.spill import Spill
 from ._tasks.runner import EMPTY, Program, Reduce
 from .errors import BadInput
@@ -205,7 +206,8 @@ class Job:
 
     def _check_shuffle(self) -> None:
         for name in ("npartitions", "partitioner"):
-            _need(getattr(self, name) is None or self.by_key, f"{name} goes with reduce_by_key or reducer")
+            reduces = getattr(self, name) is None or self.by_key or self.sorts
+            _need(reduces, f"{name} goes with reduce_by_key or reducer")
         if self.npartitions is not None:
             _count("npartitions", self.npartitions, 1)
             most = f"npartitions can be {MOST_PARTITIONS} at most, not {self.npartitions}: each is a task of its own"
@@ -235,6 +237,13 @@ class Job:
         return self.reduce_by_key is not None or self.reducer is not None
 
     @property
+    def sorts(self) -> bool:
+        """
+        Whether the result is the list of the mapped values in order.
+        """
+        return isinstance(self.reduce, Sorted)
+
+    @property
     def title(self) -> str:
         """
         What messages call the job.
@@ -260,6 +269,7 @@ class Job:
             plain_result=self.policy.trust == "data",
             spill=self._spill(),
             npartitions=self.npartitions,
+            lists=self.reducer is not None or self.sorts,
         )
 
     def _spill(self) -> Spill | None:

@@ -103,7 +103,7 @@ class BoundJob:
     A job together with the data that it runs on. It has the same ways to run as L{MapReduce}, which take no data.
     """
 
-    def __init__(self, job: MapReduce, data: Sides) -> None:
+    def __init__(self, job: MapReduce, data: Any) -> None:
         self.job = job
         self._data = data
 
@@ -134,7 +134,9 @@ class BoundJob:
         """
         from ._run.async_input import at_home
 
-        data = replace(self._data, inputs=tuple(map(at_home, self._data.inputs)))
+        data = self._data
+        if isinstance(data, Sides):
+            data = replace(data, inputs=tuple(map(at_home, data.inputs)))
         return await self.job.run_async(data, backend=backend, output=output)
 
     def stream(self, *, ordered: bool = True, backend: Backend | None = None) -> Stream:

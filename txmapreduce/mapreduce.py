@@ -211,7 +211,7 @@ class Stream:
     """
 
     def __init__(self, job: Job, data: Any, ordered: bool, backend: Backend | None) -> None:
-        if not job.collects and job.reducer is None:
+        if not job.program().lists and not job.collects:
             raise BadInput(
                 "this job reduces all its values to one result, so there is nothing to stream: "
                 "use run(), or start() and its partial()"

@@ -19,10 +19,13 @@ NEEDS = "txmapreduce"
 
 ONE_EACH = Policy(chunksize=1)
 
+POOL: dict[str, Any] = {}
+"""What else the pool is told: C{levers.py} changes that."""
+
 
 @contextmanager
 def _pool(inp: Input) -> Iterator[Processes]:
-    pool = Processes(inp.workers)
+    pool = Processes(inp.workers, **POOL)
     MapReduce(warm, policy=ONE_EACH).run_sync(range(2 * inp.workers), backend=pool)
     inp.ready()
     yield pool

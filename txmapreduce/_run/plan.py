@@ -34,7 +34,7 @@ def plan_of(job: Job, source: Input, streams: bool, in_order: bool, writes: bool
         task_timeout=policy.task_timeout,
         timeout=policy.timeout,
         max_bad_records=policy.max_bad_records,
-        partitioned=job.by_key if writes else None,
+        partitioned=(job.by_key or job.sorts) if writes else None,
         npartitions=job.npartitions,
         speculate=policy.speculate and not saves,
         skips=policy.bad_records == "skip",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -46,7 +45,7 @@ class SpillFolder:
         parent = None if program.spill is None else program.spill.folder
         self._tell = tell
         parent = os.path.abspath(tempfile.gettempdir() if parent is None else parent)
-        self.path = os.path.join(parent, f"txmapreduce-{os.getpid()}-{secrets.token_hex(8)}")
+        self.path = os.path.join(parent, f"txmapreduce-{os.getpid()}-{os.urandom(8).hex()}")
         self._reactor = reactor
         self._remover: subprocess.Popen[bytes] | None = None
 

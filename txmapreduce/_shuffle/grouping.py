@@ -19,7 +19,7 @@ from typing import Any
 
 from .._aggregate import Aggregate
 from .keys import ByKey, ByKeyAggregate, Table
-from .ordering import KeyOrder, Order, values_compared
+from .ordering import VALUES, KeyOrder, Order, compared
 
 __all__ = ["Group", "InOrder", "Part", "Tag", "in_order", "packed"]
 
@@ -230,6 +230,18 @@ class InOrder(Aggregate):
     def add(self, acc: dict[Any, Entry], value: tuple[Any, Any]) -> dict[Any, Entry]:
         raise NotImplementedError("values are added to a table of the task, which is filed under its tag")
 
+    def fresh(self) -> dict[Any, Any]:
+        """
+        The table of a task that has just begun.
+        """
+        return self.inner.zero()
+
+    def gather(self, fresh: dict[Any, Any], values: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+        """
+        Add pairs to the table of the task.
+        """
+        return self.inner.add_many(fresh, values)
+
     def file(self, acc: dict[Any, Entry], fresh: dict[Any, Any], tag: Tag) -> dict[Any, Entry]:
         """
         Add a table that L{inner} has made of a task.
@@ -275,7 +287,7 @@ class InOrder(Aggregate):
         values = list(chain.from_iterable(values for _, values in parts))
         if self.inner.sort_values is None:
             return values
-        with values_compared():
+        with compared(*VALUES):
             return sorted(values, key=self.inner.sort_values)
 
     # One key that is larger than a block
@@ -304,7 +316,7 @@ class InOrder(Aggregate):
         by_tag: dict[int, list[Any]] = {}
         for tag, values in tagged(entry):
             by_tag.setdefault(tag, []).extend(values)
-        with values_compared():
+        with compared(*VALUES):
             for values in by_tag.values():
                 values.sort(key=self.inner.sort_values)
         return heapq.merge(*(zip(repeat(tag), map(_alone, values)) for tag, values in by_tag.items()), key=self._rank)
@@ -329,5 +341,5 @@ class InOrder(Aggregate):
                     else:
                         self.merge(others, {other: entry})
 
-        with values_compared():
+        with compared(*VALUES):
             yield from heapq.merge(*map(parts_of, streams), key=self._rank)

@@ -8,20 +8,22 @@ whole block is too small for goes entry by entry: a L{LongKey}.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from .grouping import InOrder
-from .keys import ByKey, ByKeyAggregate
+from .keys import ByKey, ByKeyAggregate, Items
 from .ordering import END, compared
-from .runs import Cursor
+from .rows import Sorted
+from .runs import Columns, Cursor
 
-__all__ = ["FAN_IN", "LongKey", "merged"]
+__all__ = ["FAN_IN", "Batch", "Keyed", "LongKey", "merged"]
 
 FAN_IN = 64
 """How many runs are merged at once: each is an open file and a block in memory."""
 
-Keyed = ByKey | ByKeyAggregate | InOrder
+Keyed = ByKey | ByKeyAggregate | InOrder | Sorted
 
 
 class LongKey:
@@ -36,24 +38,25 @@ class LongKey:
         self.parts = parts
 
 
-def merged(cursors: Sequence[Cursor], aggregate: Keyed) -> Iterator[dict[Any, Any] | LongKey]:
+Batch = dict[Any, Any] | LongKey | Columns
+"""Merged entries: a table, one key, or sorted rows."""
+
+
+def merged(cursors: Sequence[Cursor], aggregate: Keyed) -> Iterator[Batch]:
     """
-    The merged entries in ascending order of their ranks: tables that have no key in common.
+    The merged entries in the order of their ranks: tables that have no key in common, or rows.
 
     @param cursors: the runs. Entries of one tag in several of them have the order of the runs.
     """
     live = [cursor for cursor in cursors if cursor.fill()]
     while live:
-        with compared():
+        with compared(*aggregate.order.names):
             tight = min((cursor for cursor in live if cursor.next_rank is not END), key=_next_rank, default=None)
             bound = END if tight is None else tight.next_rank
             pieces = [cursor.take(bound) for cursor in live]
-        table = aggregate.zero()
-        for piece in filter(len, pieces):
-            piece.kind = type(table)
-            table = aggregate.merge(table, piece)
-        if table:
-            yield table
+        pieces = [piece for piece in pieces if piece.keys]
+        if pieces:
+            yield aggregate.order.mixed(pieces) if isinstance(aggregate, Sorted) else _table(pieces, aggregate)
         if tight is not None and tight.left():
             yield from _straddling(live, tight, bound, aggregate)
         live = [cursor for cursor in live if cursor.left() or cursor.fill()]
@@ -62,24 +65,31 @@ def merged(cursors: Sequence[Cursor], aggregate: Keyed) -> Iterator[dict[Any, An
 _next_rank: Callable[[Cursor], Any] = lambda cursor: cursor.next_rank  # noqa: E731
 
 
-def _straddling(
-    live: Sequence[Cursor], tight: Cursor, bound: Any, aggregate: Keyed
-) -> Iterator[dict[Any, Any] | LongKey]:
+def _straddling(live: Sequence[Cursor], tight: Cursor, bound: Any, aggregate: Keyed) -> Iterator[Batch]:
     """
     What has the rank C{bound}, with which one block ends and the next begins.
     """
-    table = aggregate.zero()
     streams = [cursor.equal(bound) for cursor in live]
-    if isinstance(aggregate, InOrder):
-        key = tight.keys[tight.at]
-        parts = aggregate.parts_of_key(key, streams, table)
+    if isinstance(aggregate, Sorted):
+        yield from aggregate.order.equal(streams)
+    elif isinstance(aggregate, InOrder):
+        key, others = tight.keys[tight.at], aggregate.zero()
+        parts = aggregate.parts_of_key(key, map(_tables, streams), others)
         yield LongKey(key, parts)
         for _ in parts:
             pass
+        if others:
+            yield others
     else:
-        for stream in streams:
-            for piece in stream:
-                piece.kind = type(table)
-                table = aggregate.merge(table, piece)
-    if table:
-        yield table
+        yield _table(chain.from_iterable(streams), aggregate)
+
+
+def _table(pieces: Iterable[Columns], aggregate: ByKey | ByKeyAggregate | InOrder) -> dict[Any, Any]:
+    table = aggregate.zero()
+    for _, keys, entries in pieces:
+        table = aggregate.merge(table, Items(type(table), keys, entries))  # type: ignore[arg-type]
+    return table
+
+
+def _tables(stream: Iterator[Columns]) -> Iterator[Items]:
+    return (Items(dict, keys, entries) for _, keys, entries in stream)  # type: ignore[arg-type]

@@ -22,14 +22,17 @@ from .partition import HASHES, partition_of, stable_hash, stable_hashes
 __all__ = [
     "END",
     "START",
+    "KEYS",
+    "RECORDS",
+    "VALUES",
     "ByPartition",
     "HashOrder",
     "KeyOrder",
     "Order",
     "Partitioner",
     "Range",
+    "Rank",
     "compared",
-    "values_compared",
 ]
 
 
@@ -50,13 +53,25 @@ Range = tuple[Any, Any]
 Partitioner = Callable[[Any, int], int]
 """Says which of so many partitions owns a key: the same in every process."""
 
+KEYS = ("keys", "use order_keys=False")
+VALUES = ("values of a key", "give a function, sort_values=, of whose results each can be compared")
+RECORDS = ("records", "give a function, key=, of whose results each can be compared")
+"""What is put in order, and what helps where it can't be compared."""
+
+Rank = Callable[[Any], Any]
 _Columns = tuple[Sequence[Any], Sequence[Any], Sequence[Any]]
 
 
 class Order(Protocol):
     """
     How keys are sorted.
+
+    @ivar rank: what of a rank in a run is compared; C{None}: the rank itself.
+    @ivar names: for L{compared}.
     """
+
+    rank: Rank | None
+    names: tuple[str, str]
 
     def keys(self, table: dict[Any, Any]) -> Iterable[Any]:
         """
@@ -90,6 +105,9 @@ class HashOrder:
     """
     By L{stable_hash}: a partition has the keys that L{txmapreduce._shuffle.partition.partition_of} says.
     """
+
+    rank: Rank | None = None
+    names = KEYS
 
     def keys(self, table: dict[Any, Any]) -> Iterable[Any]:
         """
@@ -128,11 +146,14 @@ class KeyOrder:
     By the keys themselves.
     """
 
+    rank: Rank | None = None
+    names = KEYS
+
     def keys(self, table: dict[Any, Any]) -> Sequence[Any]:
         """
         See L{Order.keys}.
         """
-        with compared():
+        with compared(*KEYS):
             return sorted(table)
 
     def arranged(self, table: dict[Any, Any]) -> _Columns:
@@ -146,7 +167,7 @@ class KeyOrder:
         """
         See L{Order.range}.
         """
-        with compared():
+        with compared(*KEYS):
             cuts = [sample[n * len(sample) // npartitions] for n in range(1, npartitions)] if sample else []
         bounds = [START, *cuts, END] if cuts else [START, END, *[END] * (npartitions - 1)]
         return bounds[partition], bounds[partition + 1]
@@ -161,6 +182,9 @@ class ByPartition:
     """
     By the partition that a function says, and within each in another order.
     """
+
+    rank: Rank | None = None
+    names = KEYS
 
     def __init__(self, within: HashOrder | KeyOrder, partitioner: Partitioner, npartitions: int) -> None:
         self._within = within
@@ -218,22 +242,15 @@ class ByPartition:
 
 class compared:
     """
-    Around what compares keys: when they can't be compared, the error says what to do.
+    Around what puts things in order: when they can't be compared, the error says what to do.
     """
 
-    what, advice = "keys", "use order_keys=False"
+    def __init__(self, what: str, advice: str) -> None:
+        self._message = f"the {what} can't be put in order: {{}}; {advice}"
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, TypeError):
-            raise TypeError(f"the {self.what} can't be put in order: {error}; {self.advice}") from error
-
-
-class values_compared(compared):
-    """
-    The same around what compares the values of a key.
-    """
-
-    what, advice = "values of a key", "give a function, sort_values=, of whose results each can be compared"
+            raise TypeError(self._message.format(error)) from error

@@ -15,14 +15,13 @@ import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._values.loading import Buffer
 from ..errors import SpillFailed
-from .keys import Items
-from .ordering import END, START, Range
+from .ordering import END, START, Range, Rank
 
-__all__ = ["BLOCK", "Cursor", "Run", "RunWriter", "TableCursor"]
+__all__ = ["BLOCK", "Columns", "Cursor", "Run", "RunWriter", "TableCursor"]
 
 BLOCK = 32 << 10
 """Bytes that an encoded block should have. In memory it takes some ten times as much, once for each run of a merge."""
@@ -35,6 +34,16 @@ _LENGTH = struct.Struct("<Q")
 Dump = Callable[[Any], Sequence[Buffer]]
 Load = Callable[[Sequence[Buffer]], Any]
 Slices = Callable[[Any, int], Iterable[Any]]
+
+
+class Columns(NamedTuple):
+    """
+    Consecutive entries of a run.
+    """
+
+    ranks: Sequence[Any]
+    keys: Sequence[Any]
+    entries: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -57,9 +66,9 @@ class RunWriter:
     Writes a run. Used as a context manager, it removes the file where something goes wrong.
     """
 
-    def __init__(self, path: str, dump: Dump, slices: Slices) -> None:
+    def __init__(self, path: str, dump: Dump, slices: Slices | None) -> None:
         """
-        @param slices: cuts one entry that is large into so many smaller ones, of the same key.
+        @param slices: cuts one entry that is large into so many smaller ones, of the same key, where that can be done.
         """
         self._path = path
         self._dump = dump
@@ -115,7 +124,7 @@ class RunWriter:
                 some = keys[part]
                 self._block(some if ranks is keys else ranks[part], some, entries[part])
             return
-        if size > 4 * BLOCK:
+        if size > 4 * BLOCK and self._slices is not None:
             parts = list(self._slices(entries[0], -(-size // BLOCK)))
             if len(parts) > 1:
                 for entry in parts:
@@ -152,8 +161,12 @@ class Cursor:
     @ivar nbytes: how many bytes have been read.
     """
 
-    def __init__(self, run: Run, load: Load, within: Range = (START, END)) -> None:
+    def __init__(self, run: Run, load: Load, within: Range = (START, END), rank: Rank | None = None) -> None:
+        """
+        @param rank: what is compared of a rank: as for L{Order}.
+        """
         self._path = run.path
+        self._rank = rank
         self._load = load
         self._low, self._high = within
         self.nbytes = 0
@@ -164,7 +177,7 @@ class Cursor:
         with reading(run.path):
             self._fd = os.open(run.path, os.O_RDONLY)
         index = self._read(run.index, os.fstat(self._fd).st_size - run.index)
-        firsts = [rank for rank, _ in index]
+        firsts = [first if rank is None else rank(first) for first, _ in index]
         self._places = [place for _, place in index] + [run.index]
         start = 0 if self._low is START else max(0, bisect_left(firsts, self._low) - 1)
         stop = len(firsts) if self._high is END else bisect_left(firsts, self._high)
@@ -187,10 +200,10 @@ class Cursor:
             start, end = self._places[self._next : self._next + 2]
             self._next += 1
             self.ranks, self.keys, self.entries = self._read(start, end - start)
-            self.at = 0 if self._low is START else bisect_left(self.ranks, self._low)
+            self.at = 0 if self._low is START else bisect_left(self.ranks, self._low, key=self._rank)
             self._low = START
             last = self._next == len(self.firsts) and self._high is not END
-            self.end = bisect_left(self.ranks, self._high) if last else len(self.ranks)
+            self.end = bisect_left(self.ranks, self._high, key=self._rank) if last else len(self.ranks)
             if self.at < self.end:
                 return True
         return False
@@ -201,27 +214,28 @@ class Cursor:
         """
         return self.at < self.end
 
-    def take(self, bound: Any) -> Items:
+    def take(self, bound: Any) -> Columns:
         """
         Of the current block, what is before C{bound}.
         """
-        end = self.end if bound is END else bisect_left(self.ranks, bound, self.at, self.end)
+        end = self.end if bound is END else bisect_left(self.ranks, bound, self.at, self.end, key=self._rank)
         return self._cut(end)
 
-    def equal(self, bound: Any) -> Iterator[Items]:
+    def equal(self, bound: Any) -> Iterator[Columns]:
         """
         What has the rank C{bound}, which is next, in this block and those behind it.
         """
         while self.left() or self.fill():
-            items = self._cut(bisect_right(self.ranks, bound, self.at, self.end))
-            if items:
-                yield items
+            found = self._cut(bisect_right(self.ranks, bound, self.at, self.end, key=self._rank))
+            if found.keys:
+                yield found
             if self.left():
                 return
 
-    def _cut(self, end: int) -> Items:
+    def _cut(self, end: int) -> Columns:
         at, self.at = self.at, end
-        return Items(dict, self.keys[at:end], self.entries[at:end])  # type: ignore[arg-type]
+        keys = self.keys[at:end]
+        return Columns(keys if self.ranks is self.keys else self.ranks[at:end], keys, self.entries[at:end])
 
     def _read(self, place: int, length: int) -> Any:
         with reading(self._path):
@@ -249,13 +263,19 @@ class TableCursor(Cursor):
     """
 
     def __init__(
-        self, ranks: Sequence[Any], keys: Sequence[Any], entries: Sequence[Any], within: Range = (START, END)
+        self,
+        ranks: Sequence[Any],
+        keys: Sequence[Any],
+        entries: Sequence[Any],
+        within: Range = (START, END),
+        rank: Rank | None = None,
     ) -> None:
         low, high = within
+        self._rank = rank
         self.nbytes = 0
         self.ranks, self.keys, self.entries = ranks, keys, entries
-        self.at = 0 if low is START else bisect_left(ranks, low)
-        self.end = len(ranks) if high is END else bisect_left(ranks, high)
+        self.at = 0 if low is START else bisect_left(ranks, low, key=rank)
+        self.end = len(ranks) if high is END else bisect_left(ranks, high, key=rank)
         self._filled = False
 
     @property

@@ -16,8 +16,9 @@ from typing import Any
 from .._aggregate import Aggregate
 from .._shuffle.grouping import InOrder
 from .._shuffle.keys import SLICE, Items, Partition, Stream, by_key, join, split
-from .._shuffle.merge import LongKey
-from .._shuffle.runs import Run
+from .._shuffle.merge import Batch, LongKey
+from .._shuffle.rows import Sorted
+from .._shuffle.runs import Columns, Run
 from .._shuffle.spill import SMALL, Spilled, Store, merge_partition
 
 __all__ = ["EMPTY", "STAYS", "WHOLE", "Folder", "Reduce", "is_cut"]
@@ -144,7 +145,7 @@ class Folder:
         """
         A partial in C{npartitions} parts. Only those by key can be cut; others are asked for in one.
         """
-        if not self.by_key:
+        if not self.by_key or isinstance(self._aggregate, Sorted):
             return [folded]
         if not isinstance(folded, Spilled):
             return split(folded, npartitions, self._aggregate.order)
@@ -169,7 +170,10 @@ class Folder:
         nothing = self._aggregate.finish(self._aggregate.zero())
         return Stream(_regrouped(chain.from_iterable(map(self._results, batches)), nothing))
 
-    def _results(self, batch: dict[Any, Any] | LongKey) -> Iterator[Any]:
+    def _results(self, batch: Batch) -> Iterator[Any]:
+        if isinstance(batch, Columns):
+            yield list(batch.keys)
+            return
         if not isinstance(batch, LongKey):
             yield self._aggregate.finish(batch)
             return

@@ -47,6 +47,7 @@ class Program:
         receipts then.
     @ivar task_timeout: how many seconds a task may take, where that is limited.
     @ivar spill: where what does not fit into memory goes.
+    @ivar lists: the result is a list, of which each item is a record for an output.
     @ivar npartitions: how many partitions the last fold of a job by key has. C{None}: that is left to the backend.
     @ivar isolate: hold nothing from task to task, because the run may go on after a task that failed midway.
     """
@@ -66,6 +67,7 @@ class Program:
     draft: Draft | None = None
     spill: Spill | None = None
     npartitions: int | None = None
+    lists: bool = False
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,7 @@ class Runner:
             folded = folder.fold(itertools.chain(kept, partials), partition)
             result = folder.finish(folded, partition) if finish else folder.relieved(folded)
             if finish and self.program.draft is not None and result is not EMPTY:
-                pieces = result if isinstance(result, Stream) and self.program.pairs else [whole(result)]
+                pieces = result if isinstance(result, Stream) and self._has_records else [whole(result)]
                 return self._write(map(self._records, pieces), id)
         return Stream(self._streamed(iter(result), attempt)) if isinstance(result, Stream) else result
 
@@ -313,11 +315,16 @@ class Runner:
 
     def _records(self, result: Any) -> Iterable[Any]:
         """
-        The records of a result: its items by key, all that a reducer yields, or the one value.
+        The records of a result: its items by key, those of a list, or the one value.
         """
-        if not self.program.pairs:
+        if not self._has_records:
             return [result]
-        return result if isinstance(result, list) else result.items()
+        records: Iterable[Any] = result if self.program.lists else result.items()
+        return records
+
+    @property
+    def _has_records(self) -> bool:
+        return self.program.pairs or self.program.lists
 
     def hand_over(self, npartitions: int, keep: int = -1) -> list[Any]:
         """

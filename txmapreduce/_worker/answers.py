@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .._shuffle.keys import Items, Partition, pieces
+from .._shuffle.rows import Rows
 from .._shuffle.spill import Spilled
 from .._tasks.failures import class_names, error_text, traceback_text
 from .._tasks.runner import STAYS, WHOLE, MapTask, Runner, TaskError
@@ -120,7 +121,7 @@ def size_of(part: object) -> int:
     """
     How many values or keys a part has.
     """
-    return len(part) if isinstance(part, (dict, list, set, Items, Partition, Spilled)) else 1
+    return len(part) if isinstance(part, (dict, list, set, Items, Partition, Rows, Spilled)) else 1
 
 
 def _measured(parts: Iterable[Any], sizes: list[int]) -> Iterator[Any]:
