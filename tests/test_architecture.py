@@ -51,7 +51,8 @@ LADDER = [
     ["_tasks.runner"],
     ["_values.plain"],
     ["_worker.lifeline", "_worker.surroundings"],
-    ["_worker.loop"],
+    ["_worker.answers"],
+    ["_worker.dask", "_worker.loop"],
     ["job"],
     ["_schedule.events"],
     ["_schedule.delivery", "_schedule.limits"],
@@ -73,7 +74,12 @@ LADDER = [
     ["backends"],
     ["backends._cpus", "backends._handles", "backends._problems"],
     ["backends._session"],
-    ["backends.inline", "backends.processes"],
+    ["backends._dask"],
+    ["backends._dask.versions"],
+    ["backends._dask.connection"],
+    ["backends._dask.handles"],
+    ["backends._dask.session"],
+    ["backends.dask", "backends.inline", "backends.processes"],
     ["_run.feeds"],
     ["_run.sides"],
     ["_run.plan"],
@@ -103,6 +109,7 @@ AROUND = ["progress", "web", "service", "cli", "testing"]
 PUBLIC = [
     "Broadcast",
     "Csv",
+    "Dask",
     "Draft",
     "Inline",
     "JsonLines",
@@ -268,7 +275,7 @@ class LoadingTests(SynchronousTestCase):
         """
         A worker starts without Twisted, and loads no library before it needs it.
         """
-        loaded = loaded_by("import txmapreduce._worker.loop")
+        loaded = loaded_by("import txmapreduce._worker.loop, txmapreduce._worker.dask")
         self.assertIn("txmapreduce._worker.loop", loaded)
         self.assertEqual(loaded & {"asyncio", "click", "dill", "numpy", "twisted"}, set())
 

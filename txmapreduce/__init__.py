@@ -18,7 +18,7 @@ What is in here, from what everything else needs to what needs everything else:
   - C{_schedule}: the state machine of a run
   - C{_pool}: one child's life, and that of several
   - C{_background}, C{_blocking}: the way to scripts, threads and asyncio
-  - C{backends}: where tasks run: C{inline}, C{processes}
+  - C{backends}: where tasks run: C{inline}, C{processes}, C{dask}
   - C{_run}: carries out what the schedule says: the coordinator, its input, its result, its checkpoint
   - C{mapreduce}, C{joins}, C{sorting}: L{MapReduce}, L{join} and L{cogroup}, L{sort}
   - C{progress}, C{cli}, C{_cli}: a bar, and the command line
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from . import aggregates, errors
     from ._context import current_task
     from ._values.broadcast import Broadcast, broadcast
+    from .backends.dask import Dask
     from .backends.inline import Inline
     from .backends.processes import Processes, close_default_pool
     from .inputs import Source, Split, TextFiles
@@ -55,6 +56,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Broadcast",
     "Csv",
+    "Dask",
     "Draft",
     "Inline",
     "JsonLines",
@@ -84,6 +86,7 @@ __all__ = [
 _PLACES = {
     "Broadcast": "_values.broadcast",
     "Csv": "sources",
+    "Dask": "backends.dask",
     "Draft": "outputs",
     "Inline": "backends.inline",
     "JsonLines": "sources",

@@ -22,6 +22,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from .._schedule.events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
+from .._values.codec import Buffer
 from .._wire.messages import Report
 from ..backends import Chunk, PortableSession, Session
 from ..errors import BadInput, CheckpointFailed, MapReduceError
@@ -301,7 +302,7 @@ class CheckpointedSession:
             raise CancelledError
         place = self._file.place(attempt.first, digest)
         if place is None:
-            return self._session.submit(attempt, chunk).addCallback(self._commit, attempt, digest)
+            return self._session.submit(attempt, chunk).addCallback(self._export, attempt, digest)
         return self._in_thread(lambda: self._file.load(place)).addCallback(self._again, chunk)
 
     def _again(self, commit: Commit, chunk: Chunk) -> Outcome:
@@ -319,8 +320,12 @@ class CheckpointedSession:
             skipped=report.skipped,
         )
 
-    def _commit(self, outcome: Outcome, attempt: MapAttempt, digest: bytes) -> Deferred[Outcome]:
-        parts = self._session.export(outcome.handle)
+    def _export(self, outcome: Outcome, attempt: MapAttempt, digest: bytes) -> Deferred[Outcome]:
+        return self._session.export(outcome.handle).addCallback(self._commit, outcome, attempt, digest)
+
+    def _commit(
+        self, parts: Sequence[Sequence[Buffer]], outcome: Outcome, attempt: MapAttempt, digest: bytes
+    ) -> Deferred[Outcome]:
         commit = Commit(
             chunk=attempt.first,
             digest=digest,

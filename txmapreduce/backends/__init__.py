@@ -103,9 +103,11 @@ class PortableSession(Session, Protocol):
     A session whose partials can outlive it.
     """
 
-    def export(self, handle: Handle) -> Sequence[Sequence[Buffer]]:
+    def export(self, handle: Handle) -> Deferred[Sequence[Sequence[Buffer]]]:
         """
         What is behind the handle of a map, encoded, for another run of the same job to L{adopt}. It was not held.
+
+        @return: fires with that.
         """
 
     def adopt(self, parts: Sequence[Sequence[Buffer]], chunk: Chunk) -> Handle:

@@ -121,12 +121,12 @@ class ProcessSession:
         assert isinstance(handle, Partial) and handle.parts is not None
         return succeed(map(load_plain if self._program.plain_result else self._codec.loads, handle.parts))
 
-    def export(self, handle: Handle) -> Sequence[Sequence[Buffer]]:
+    def export(self, handle: Handle) -> Deferred[Sequence[Sequence[Buffer]]]:
         """
         The encoded parts of a partial that is here.
         """
         assert isinstance(handle, Partial) and handle.parts is not None
-        return handle.parts
+        return succeed(handle.parts)
 
     def adopt(self, parts: Sequence[Sequence[Buffer]], chunk: Chunk) -> Partial:
         """
@@ -270,7 +270,7 @@ class ProcessSession:
 
     def _failed(self, slot: Slot, message: Failed) -> None:
         task = self._tasks.get(message.task)
-        error = failure_of(message, task, slot.child.pid)
+        error = failure_of(message, None if task is None else task.attempt, slot.child.pid)
         if message.task:
             self._pool.answered(slot, message.task)
         if message.buffers and not self._program.plain_result:

@@ -148,13 +148,15 @@ class InlineSession:
         assert isinstance(handle, _Value)
         return succeed(pieces(handle.value))
 
-    def export(self, handle: Handle) -> list[list[Buffer]]:
+    def export(self, handle: Handle) -> Deferred[Sequence[Sequence[Buffer]]]:
         """
         The value, pickled.
         """
+        from twisted.internet.defer import succeed
+
         assert isinstance(handle, _Value)
         try:
-            return [[pickle.dumps(handle.value, 5)]]
+            return succeed([[pickle.dumps(handle.value, 5)]])
         except Exception as error:
             raise NotSerializable(f"what a chunk gave can't be written to the checkpoint: {error}") from error
 
