@@ -63,7 +63,7 @@ class Coordinator:
         *,
         streams: bool = False,
         in_order: bool = True,
-        output: Sink | None = None,
+        output: Sink | Output | None = None,
     ) -> None:
         self._reactor = reactor
         self._job = job
@@ -71,7 +71,7 @@ class Coordinator:
         self._backend = backend
         self._began = reactor.seconds()
         self._letters = DeadLetters(job.policy.dead_letters)
-        self._output = None if output is None else Output(output, job)
+        self._output = Output.of(output, job)
         self._plan = plan_of(job, source, streams, in_order, output is not None)
         self._schedule = schedule_of(self._plan, self._began)
         self._session: Session | None = None

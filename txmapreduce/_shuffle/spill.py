@@ -93,8 +93,8 @@ class Store:
         assert spill.folder is not None
         self._folder = spill.folder
         self._memory = spill.memory
-        self._dump = dump
-        self._load = load
+        self.dump = dump
+        self.load = load
         self._announce = announce
         self._names = map(f"{os.getpid()}-{os.urandom(4).hex()}-{{}}".format, count())
         self._base = self._least = resident_memory()
@@ -122,9 +122,7 @@ class Store:
         """
         Write tables, the ranks of each above those of the one before it, as one run.
         """
-        self._wait_for_folder()
-        path = os.path.join(self._folder, next(self._names))
-        with RunWriter(path, self._dump, _slices(aggregate)) as writer:
+        with RunWriter(self.new_path(), self.dump, _slices(aggregate)) as writer:
             for batch in batches:
                 if isinstance(batch, LongKey):
                     _write_long(writer, batch, aggregate)
@@ -138,7 +136,14 @@ class Store:
         """
         Runs to be read, each opened when it is asked for.
         """
-        return (Cursor(run, self._load, within, aggregate.order.rank) for run in runs)
+        return (Cursor(run, self.load, within, aggregate.order.rank) for run in runs)
+
+    def new_path(self) -> str:
+        """
+        The path for a file of the run's folder, which is there then.
+        """
+        self._wait_for_folder()
+        return os.path.join(self._folder, next(self._names))
 
     def _wait_for_folder(self) -> None:
         if os.path.isdir(self._folder):

@@ -21,6 +21,7 @@ from typing import Any
 from .. import _context
 from .._aggregate import Aggregate
 from .._shuffle.grouping import Tag
+from .._shuffle.interim import Interim, InterimSplit, PartWriter
 from .._shuffle.keys import Stream, whole
 from .._shuffle.spill import Pile, Spill, Store, Unfoldable
 from .._wire.messages import NO_CHUNK, Report
@@ -135,6 +136,7 @@ class Runner:
         self.program = program
         self._store = store
         self._folder = Folder(program.aggregate, store)
+        self._output = PartWriter(store) if isinstance(program.draft, Interim) else program.draft
         self._note = memoryview(bytearray(8)).cast("q") if note is None else note
         self._context = _context.Task(program.seed)
         self._held: list[Any] = []  # the accumulator that is kept from task to task, if there is one
@@ -153,7 +155,7 @@ class Runner:
         _context.enter(context)
         begun = time.perf_counter()
         try:
-            if self.program.draft is not None and self.program.collects:
+            if self._output is not None and self.program.collects:
                 partial = self._write(self._values(task, source, progress, skipped), task.id)
             else:
                 partial = self._fold_chunks(task, source, hold, progress, skipped)
@@ -227,10 +229,10 @@ class Runner:
         """
         Have records written as one part of the output, by attempt C{id}. The receipt for it, in a list.
         """
-        assert self.program.draft is not None
+        assert self._output is not None
         watched = _Watched(records)
         try:
-            return [self.program.draft.write(iter(watched), id)]
+            return [self._output.write(iter(watched), id)]
         except BaseException as error:
             if error is watched.error:
                 raise
@@ -249,7 +251,8 @@ class Runner:
             # Each block is a chunk of its own: what a batched mapper takes is a record here.
             return self._mapping(False, extra_flat=batched), ((task.first, batch) for batch in source.batches())
         size = task.chunksize if batched else 0
-        return self._mapping(batched), ((task.first, part) for batch in source.batches() for part in _cut(batch, size))
+        batches = source.batches_in(self._store) if isinstance(source, InterimSplit) else source.batches()
+        return self._mapping(batched), ((task.first, part) for batch in batches for part in _cut(batch, size))
 
     def _mapping(self, batched: bool, extra_flat: bool = False) -> _Values:
         program = self.program
@@ -284,7 +287,7 @@ class Runner:
         with self._folding(attempt):
             folded = folder.fold(itertools.chain(kept, partials), partition)
             result = folder.finish(folded, partition) if finish else folder.relieved(folded)
-            if finish and self.program.draft is not None and result is not EMPTY:
+            if finish and self._output is not None and result is not EMPTY:
                 pieces = result if isinstance(result, Stream) and self._has_records else [whole(result)]
                 return self._write(map(self._records, pieces), id)
         return Stream(self._streamed(iter(result), attempt)) if isinstance(result, Stream) else result

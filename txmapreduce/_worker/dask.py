@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._tasks.careful import RECORD
-from .._tasks.runner import Runner, TaskError
+from .._tasks.runner import Program, Runner, TaskError
 from .._values.codec import Codec
 from .._values.loading import Buffer
 from .._wire.messages import NO_CHUNK, Done, Fold, Map, cut
@@ -94,7 +94,7 @@ class _Thread:
         try:
             while self.known < len(definitions):
                 loaded = self.codec.define(definitions[self.known].blob)
-                if self.known == 0:
+                if isinstance(loaded, Program):
                     self.runner = Runner(loaded, self.note)
                 self.known += 1
         except BaseException as error:

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .._shuffle.spill import Store
-from .._tasks.runner import Runner, TaskError
+from .._tasks.runner import Program, Runner, TaskError
 from .._values.broadcast import forget
 from .._values.codec import Codec
 from .._values.loading import Buffer, setting_up
@@ -72,13 +72,14 @@ class _Run:
         self.runner: Runner | None = None
         self.broken: BaseException | None = None
 
-    def define(self, number: int, blob: Buffer) -> None:
+    def define(self, blob: Buffer) -> None:
         """
-        Load a blob of definitions. What goes wrong is told with the next task, which needs it.
+        Load a blob of definitions. What goes wrong is told with the next task, which needs it. The last program that is
+        defined counts: those before it are of earlier steps, and bring the classes that their results are made of.
         """
         try:
             loaded = self.codec.define(blob)
-            if number == 0:
+            if isinstance(loaded, Program):
                 spill, codec = loaded.spill, self.codec
                 store = None if spill is None else Store(spill, codec.dumps, codec.loads, self._wants_folder)
                 self.runner = Runner(loaded, self.note, store)
@@ -164,7 +165,7 @@ class Worker:
         run = self._runs.get(message.run)
         if run is None:
             run = self._runs[message.run] = _Run(self._note, lambda: self.send(Spills(message.run)))
-        run.define(message.number, message.buffers[0])
+        run.define(message.buffers[0])
 
     def _initialize(self, blob: Buffer) -> None:
         """

@@ -61,11 +61,19 @@ class ProcessSession:
     """
 
     def __init__(
-        self, reactor: Any, pool: Pool, workers: int, program: Program, functions: Mapping[str, Any], listener: Listener
+        self,
+        reactor: Any,
+        pool: Pool,
+        workers: int,
+        program: Program,
+        functions: Mapping[str, Any],
+        listener: Listener,
+        after: ProcessSession | None = None,
     ) -> None:
         self.workers = workers
         self.waiting: deque[Ticket] = deque()
-        self._codec = LocalCodec("coordinator")  # in another run of the same job each class has the same token
+        # In another run of the same job each class has the same token; what a step gave is read with its classes.
+        self._codec: LocalCodec = LocalCodec("coordinator") if after is None else after._codec
         self._folder = SpillFolder(reactor, program, listener)
         program = with_spill(program, self._folder.path, workers, pool.memory_limit)
         self._codec.encode_program(program, functions)

@@ -14,6 +14,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from .._schedule.events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
+from .._shuffle.interim import Interim
 from .._shuffle.keys import Partition, pieces, whole
 from .._tasks.failures import class_names, error_text, failure_text, traceback_text
 from .._tasks.folding import is_cut
@@ -54,7 +55,9 @@ class Inline:
         """
         self._reactor = reactor
 
-    def open(self, program: Program, functions: Mapping[str, Any], listener: Listener) -> InlineSession:
+    def open(
+        self, program: Program, functions: Mapping[str, Any], listener: Listener, after: InlineSession | None = None
+    ) -> InlineSession:
         """
         Begin a run.
         """
@@ -81,6 +84,9 @@ class InlineSession:
         self._reactor = reactor
         self._program = program
         self._runner = Runner(program)
+        # What lies between steps stays here, so it may be anything.
+        self._gives_plain = program.plain_result and not isinstance(program.draft, Interim)
+        self._plain_maps = self._gives_plain and program.plain_maps
         self._nparts = program.npartitions or 1
         self._pending: dict[int, Deferred[Outcome]] = {}
 
@@ -106,7 +112,7 @@ class InlineSession:
         task = MapTask(attempt.attempt, attempt.first, attempt.count, attempt.chunksize, False, attempt.id)
         done = self._runner.map(task, chunk)
         return Outcome(
-            handle=_Value(_plain(done.partial, attempt.first) if self._program.plain_maps else done.partial),
+            handle=_Value(_plain(done.partial, attempt.first) if self._plain_maps else done.partial),
             records=done.records,
             size=done.size,
             seconds=done.seconds,
@@ -120,7 +126,7 @@ class InlineSession:
             inputs = map(deepcopy, inputs)  # the user's function may change what it is given
         partition = WHOLE if attempt.partition is None else (attempt.partition, self._nparts)
         value = whole(self._runner.fold(inputs, attempt.finish, attempt.attempt, partition=partition, id=attempt.id))
-        if attempt.finish and self._program.plain_result:
+        if attempt.finish and self._gives_plain:
             value = _plain(value, NO_CHUNK)
         return Outcome(_Value(value), counters=self._runner.report().counters)
 
