@@ -49,7 +49,7 @@ LADDER = [
     ["_shuffle.spill"],
     ["_shuffle.interim"],
     ["_tasks.folding"],
-    ["_tasks.careful", "_tasks.failures", "_tasks.fusing", "_tasks.mapping"],
+    ["_tasks.careful", "_tasks.failures", "_tasks.fusing", "_tasks.mapping", "_tasks.writing"],
     ["_tasks.runner"],
     ["_values.plain"],
     ["_worker.lifeline", "_worker.surroundings"],
@@ -84,7 +84,7 @@ LADDER = [
     ["backends.dask", "backends.inline", "backends.processes"],
     ["_run.feeds"],
     ["_run.sides"],
-    ["_run.plan"],
+    ["_run.lots", "_run.plan"],
     ["_run.turns"],
     ["_run.assembly"],
     ["_run.identity", "_run.journal"],
@@ -113,6 +113,7 @@ AROUND = ["progress", "web", "service", "cli", "testing"]
 
 PUBLIC = [
     "Broadcast",
+    "Chain",
     "Csv",
     "Dask",
     "Draft",

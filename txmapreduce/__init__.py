@@ -20,7 +20,8 @@ What is in here, from what everything else needs to what needs everything else:
   - C{_background}, C{_blocking}: the way to scripts, threads and asyncio
   - C{backends}: where tasks run: C{inline}, C{processes}, C{dask}
   - C{_run}: carries out what the schedule says: the coordinator, its input, its result, its checkpoint
-  - C{mapreduce}, C{joins}, C{sorting}: L{MapReduce}, L{join} and L{cogroup}, L{sort}
+  - C{runs}, C{chains}, C{mapreduce}, C{joins}, C{sorting}: the ways to run, jobs of several steps, L{MapReduce},
+    L{join} and L{cogroup}, L{sort}
   - C{progress}, C{cli}, C{_cli}: a bar, and the command line
 
 A module may import only what stands above it in the ladder of C{tests/test_architecture.py}.
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .backends.dask import Dask
     from .backends.inline import Inline
     from .backends.processes import Processes, close_default_pool
+    from .chains import Chain
     from .inputs import Source, Split, TextFiles
     from .job import Policy
     from .joins import cogroup, join
@@ -55,6 +57,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Broadcast",
+    "Chain",
     "Csv",
     "Dask",
     "Draft",
@@ -85,6 +88,7 @@ __all__ = [
 
 _PLACES = {
     "Broadcast": "_values.broadcast",
+    "Chain": "chains",
     "Csv": "sources",
     "Dask": "backends.dask",
     "Draft": "outputs",

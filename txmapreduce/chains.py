@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ._tasks.fusing import Fused
 from .errors import BadInput
-from .job import Job
+from .job import Job, Policy
 from .runs import Runnable
 
 __all__ = ["Chain", "chained"]
@@ -81,7 +81,7 @@ def _steps(job: Runnable) -> tuple[Job, ...]:
 
 
 def _need(job: Job, name: str, where: str) -> None:
-    if getattr(job.policy, name) not in (None, False):
+    if getattr(job.policy, name) != getattr(Policy, name):  # what it is by default
         raise BadInput(
             f"the policy of {job.title} has {name}, which {where} can't have: "
             "run the jobs one by one, each on the result of the one before"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ._run.coordinator import Coordinator
     from ._run.feeds import Input
+    from ._run.plan import StepCounts
     from ._run.steps import Steps
     from ._schedule.events import BadRecord, Progress
     from .backends import Backend
@@ -125,6 +126,14 @@ class Run:
         What reduce functions count is left out: how often they are called depends on how the run was cut.
         """
         return self._coordinator.counters
+
+    @property
+    def steps(self) -> list[StepCounts]:
+        """
+        How many records each step has read, emitted, combined, how many groups there are, and how much was spilled. One
+        for each step that has begun; those that only map and have become a part of the next are none.
+        """
+        return self._coordinator.steps
 
     @property
     def skipped(self) -> list[BadRecord]:

@@ -317,6 +317,7 @@ class CheckpointedSession:
             size=commit.size,
             nparts=commit.nparts,
             counters=report.counters,
+            counts=report.counts,
             skipped=report.skipped,
         )
 
@@ -332,7 +333,7 @@ class CheckpointedSession:
             records=outcome.records,
             size=outcome.size,
             nparts=outcome.nparts,
-            report=b"".join(Report(outcome.counters, outcome.skipped).encoded()),
+            report=b"".join(Report(outcome.counters, outcome.skipped, counts=outcome.counts).encoded()),
             lengths=[len(part) for part in parts],
             buffers=[buffer for part in parts for buffer in part],
         )

@@ -27,6 +27,7 @@ from ..outputs import Sink
 from .coordinator import Coordinator
 from .feeds import Input, Listed
 from .finishing import Output
+from .plan import StepCounts
 
 __all__ = ["Steps"]
 
@@ -169,6 +170,13 @@ class Steps:
             seconds=self._reactor.seconds() - self._began,
             fraction=None if fraction is None else fraction / len(self._jobs),
         )
+
+    @property
+    def steps(self) -> list[StepCounts]:
+        """
+        How much each step has had in hand that has begun.
+        """
+        return [counts for step in self._steps for counts in step.steps]
 
     @property
     def counters(self) -> Counter[tuple[str, str]]:

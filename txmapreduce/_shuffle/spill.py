@@ -84,6 +84,8 @@ class Spilled:
 class Store:
     """
     The files of a run, as one worker sees them.
+
+    @ivar nbytes: how many bytes of runs have been written.
     """
 
     def __init__(self, spill: Spill, dump: Dump, load: Load, announce: Callable[[], None]) -> None:
@@ -98,6 +100,7 @@ class Store:
         self._announce = announce
         self._names = map(f"{os.getpid()}-{os.urandom(4).hex()}-{{}}".format, count())
         self._base = self._least = resident_memory()
+        self.nbytes = 0
 
     def full(self) -> bool:
         """
@@ -130,7 +133,9 @@ class Store:
                     writer.write(*batch)
                 else:
                     writer.write(*aggregate.order.arranged(combined(batch, aggregate)))
-            return writer.finish()
+            run = writer.finish()
+            self.nbytes += run.nbytes
+            return run
 
     def cursors(self, runs: Iterable[Run], aggregate: Keyed, within: Range = (START, END)) -> Iterator[Cursor]:
         """

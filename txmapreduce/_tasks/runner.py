@@ -24,13 +24,14 @@ from .._shuffle.grouping import Tag
 from .._shuffle.interim import Interim, InterimSplit, PartWriter
 from .._shuffle.keys import Stream, whole
 from .._shuffle.spill import Pile, Spill, Store, Unfoldable
-from .._wire.messages import NO_CHUNK, Report
+from .._wire.messages import NO_CHUNK, Counts, Report
 from ..inputs import Split
 from ..outputs import Draft
 from .careful import marker, piece
 from .failures import described
 from .folding import EMPTY, STAYS, WHOLE, Folder, Reduce
 from .mapping import Progress, all_values, check_pairs, good_values
+from .writing import Watched
 
 __all__ = ["EMPTY", "STAYS", "MapTask", "Outcome", "Program", "Reduce", "WHOLE", "Runner", "TaskError"]
 
@@ -139,6 +140,7 @@ class Runner:
         self._output = PartWriter(store) if isinstance(program.draft, Interim) else program.draft
         self._note = memoryview(bytearray(8)).cast("q") if note is None else note
         self._context = _context.Task(program.seed)
+        self._emitted = self._spilled = 0
         self._held: list[Any] = []  # the accumulator that is kept from task to task, if there is one
         self._own: list[Any] = []  # the part of it that stays for the last fold
 
@@ -184,10 +186,17 @@ class Runner:
         """
         What the task that was run last says on the side.
         """
-        counters = self._context.counters.items()
-        return Report(
-            tuple((group, name, n) for (group, name), n in counters), tuple(skipped), self._context.status_text
-        )
+        counters = tuple((group, name, n) for (group, name), n in self._context.counters.items())
+        return Report(counters, tuple(skipped), self._context.status_text, self._counts())
+
+    def _counts(self) -> Counts:
+        """
+        What was counted since the last report.
+        """
+        before, self._spilled = self._spilled, 0 if self._store is None else self._store.nbytes
+        counts = Counts(self._emitted, self._folder.groups, self._spilled - before)
+        self._emitted = self._folder.groups = 0
+        return counts
 
     def _fold_chunks(
         self,
@@ -198,11 +207,15 @@ class Runner:
         skipped: list[tuple[int, str]],
     ) -> Any:
         acc = self._held.pop() if hold and self._held else self._zero()
+        before = acc.pairs if isinstance(acc, Pile) else 0
         tag = Tag((task.first << 32) + task.start)
         for values in self._values(task, source, progress, skipped):
             acc = acc.add(values, tag) if isinstance(acc, Pile) else self.program.aggregate.add_many(acc, values)
         if isinstance(acc, Pile):
             acc.file(tag)
+            self._emitted = acc.pairs - before
+        elif self.program.collects:
+            self._emitted = len(acc)
         if hold:
             self._held.append(acc)
         return acc
@@ -230,13 +243,15 @@ class Runner:
         Have records written as one part of the output, by attempt C{id}. The receipt for it, in a list.
         """
         assert self._output is not None
-        watched = _Watched(records)
+        watched = Watched(records)
         try:
             return [self._output.write(iter(watched), id)]
         except BaseException as error:
             if error is watched.error:
                 raise
             raise TaskError(self._context.index, NO_CHUNK, "write") from error
+        finally:
+            self._emitted = watched.count
 
     def _plan(
         self, task: MapTask, source: Sequence[Any] | Split
@@ -362,24 +377,6 @@ class Runner:
         """
         with self._folding(1):
             return self._folder.parts(folded, npartitions)
-
-
-class _Watched:
-    """
-    Records on their way to the output, and what was raised when they were made.
-    """
-
-    def __init__(self, records: Iterable[Iterable[Any]]) -> None:
-        self._records = records
-        self.error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        try:
-            for some in self._records:
-                yield from some
-        except BaseException as error:
-            self.error = error
-            raise
 
 
 def _chunks(task: MapTask, records: Sequence[Any]) -> Iterable[tuple[int, Sequence[Any]]]:

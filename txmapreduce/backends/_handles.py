@@ -175,6 +175,7 @@ def outcome_of(message: Done, task: Task, report: Report, partial: Partial, npar
         seconds=message.seconds,
         counters=report.counters,
         skipped=report.skipped,
+        counts=report.counts,
     )
 
 

@@ -22,6 +22,7 @@ from .._tasks.runner import WHOLE, MapTask, Program, Runner, TaskError
 from .._values.codec import Buffer
 from .._values.plain import dumps, loads
 from .._wire.messages import NO_CHUNK
+from .._worker.answers import size_of
 from ..errors import MapReduceError, NotSerializable, TaskFailed
 from . import AttemptFailed, Chunk, Listener
 
@@ -118,6 +119,7 @@ class InlineSession:
             seconds=done.seconds,
             counters=done.report.counters,
             skipped=done.report.skipped,
+            counts=done.report.counts,
         )
 
     def _fold(self, attempt: FoldAttempt) -> Outcome:
@@ -128,7 +130,7 @@ class InlineSession:
         value = whole(self._runner.fold(inputs, attempt.finish, attempt.attempt, partition=partition, id=attempt.id))
         if attempt.finish and self._gives_plain:
             value = _plain(value, NO_CHUNK)
-        return Outcome(_Value(value), counters=self._runner.report().counters)
+        return Outcome(_Value(value), size=size_of(value), counts=self._runner.report().counts)
 
     def _inputs(self, attempt: FoldAttempt) -> Iterator[Any]:
         for handle in attempt.inputs:

@@ -88,6 +88,7 @@ def outcome_of(task: Task, nparts: int, rest: Sequence[Any]) -> Outcome:
         seconds=seconds,
         counters=report.counters,
         skipped=report.skipped,
+        counts=report.counts,
     )
 
 

@@ -10,6 +10,7 @@ event that tells of them, and are passed on from here.
 from __future__ import annotations
 
 import secrets
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -65,6 +66,7 @@ class DaskSession:
         self._codec.encode_program(self._program, functions)
         self._defined: list[Any] = []  # the futures of the definitions, used in the client's thread
         self._tasks: dict[int, Task] = {}
+        self._remotes: weakref.WeakSet[Remote] = weakref.WeakSet()  # all that may lie on workers for this run
         self._nparts = self._cuts = 0
         self._waiting: Any = None
         connection.join(self)
@@ -78,6 +80,7 @@ class DaskSession:
         """
         self._begin()
         task = self._tasks[attempt.id] = Task(attempt, chunk)
+        self._remotes.add(task.remote)
         try:
             message, inputs = self._map(task, attempt) if isinstance(attempt, MapAttempt) else self._fold(task, attempt)
         except NotSerializable as error:
@@ -138,10 +141,20 @@ class DaskSession:
             self._release(task)
             if task.worker is not None:
                 self._stop(task).addErrback(lambda _: None)
-        self._connection.do(lambda client: self._defined.clear())
+        remotes = list(self._remotes)
+        self._connection.do(lambda client: self._let_go(remotes))
         self._wait_no_more()
         self._connection.leave(self)
         return succeed(None)
+
+    def _let_go(self, remotes: list[Remote]) -> None:
+        """
+        In the client's thread. Whoever still has a handle does not keep what was behind it.
+        """
+        self._defined.clear()
+        for remote in remotes:
+            if remote.future is not None:
+                remote.future.release()
 
     # How attempts go out
 
@@ -318,7 +331,8 @@ class DaskSession:
                 return error
 
             asked: Deferred[Any] = self._connection.ask(why)
-            asked.addErrback(lambda failure: failure.value).addCallback(self._erred, id, task)
+            asked.addErrback(lambda failure: failure.value)
+            asked.addCallback(self._erred, id, task)
         else:
             error = WorkerDied(f"Dask lost what a task gave ({status})")
             self._fail(id, AttemptFailed(error, retry=True))
