@@ -199,6 +199,32 @@ class RunTests(DaskCase):
         self.assertEqual(await job.run(range(1000), backend=self.backend), [x * x for x in range(1000)])
         self.assertEqual(await job.run(range(1000), backend=self.backend), [x * x for x in range(1000)])
 
+    async def test_steps(self) -> None:
+        """
+        What lies between steps stays on the workers, with instances of classes of this module among it.
+        """
+
+        class Weight:
+            def __init__(self, grams: int) -> None:
+                self.grams = grams
+
+        def light(item: tuple[int, int]) -> list[tuple[int, Weight]]:
+            return [(item[0] % 10, Weight(item[0]))]
+
+        def heaviest(key: int, weights: Iterator[Weight]) -> Iterator[Weight]:
+            yield max(weights, key=lambda weight: weight.grams)
+
+        counts = MapReduce(lambda x: [(x, 1)], reduce_by_key=operator.add)
+        job = counts.then(MapReduce(light, reducer=heaviest)).then(MapReduce(lambda weight: weight))
+        run = job.start(range(50_000), backend=self.backend)
+        weights = await run.result
+        self.assertEqual({type(weight) for weight in weights}, {Weight})
+        self.assertEqual([weight.grams for weight in weights], list(range(49_990, 50_000)))
+        self.assertEqual([step.read for step in run.steps], [50_000, 50_000, 10])
+        nothing = MapReduce(abs, reduce=operator.add).then(MapReduce(abs))
+        self.assertEqual(await nothing.run([-1, 2], backend=self.backend), [3])
+        await self.assertFailure(nothing.run([], backend=self.backend), TypeError)
+
     async def test_partial(self) -> None:
         """
         The result so far can be asked for while input goes on for ever, and cancelling ends the run at once.

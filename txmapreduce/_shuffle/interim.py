@@ -10,9 +10,9 @@ records stay in memory, with the receipt.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -204,6 +204,13 @@ class InterimSplit:
     nbytes: int
     parts: tuple[Any, ...]
     blocks = False
+
+    def of(self, receipts: Iterable[Receipt]) -> InterimSplit:
+        """
+        The same split of all that some receipts have with them.
+        """
+        parts = [block for _, sections in receipts for _, _, blocks in sections for block in blocks]
+        return replace(self, parts=tuple(parts))
 
     def batches_in(self, store: Store | None) -> Iterator[list[Any]]:
         """

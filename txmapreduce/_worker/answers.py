@@ -4,7 +4,7 @@ From what a worker is asked to what it answers: the same wherever the worker liv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from .._shuffle.keys import Items, Partition, pieces
@@ -20,14 +20,17 @@ from .._wire.messages import NO_CHUNK, Done, Failed, Fold, Map, cut
 __all__ = ["answer_fold", "answer_map", "encoded", "failed", "size_of"]
 
 
-def answer_map(runner: Runner, codec: Codec, message: Map, npartitions: int = 1) -> Done:
+def answer_map(
+    runner: Runner, codec: Codec, message: Map, npartitions: int = 1, kept: Sequence[Sequence[Buffer]] = ()
+) -> Done:
     """
     Run a map task.
 
     @param npartitions: how many parts its partial is wanted in, where that can be cut.
+    @param kept: what tasks of the step before gave, encoded, where the message's split is of that and does not have it.
     @raise TaskError: the user's code raised, or a value could not be loaded or sent.
     """
-    source = _loaded(codec, message)
+    source = _loaded(codec, message, kept)
     task = MapTask(
         message.attempt,
         message.first,
@@ -130,8 +133,9 @@ def _measured(parts: Iterable[Any], sizes: list[int]) -> Iterator[Any]:
         yield part
 
 
-def _loaded(codec: Codec, message: Map) -> Any:
+def _loaded(codec: Codec, message: Map, kept: Sequence[Sequence[Buffer]]) -> Any:
     try:
-        return codec.loads(message.buffers)
+        source = codec.loads(message.buffers)
+        return source.of(receipt for part in kept for receipt in codec.loads(part)) if kept else source
     except BaseException as error:
         raise TaskError(message.first, NO_CHUNK, "load") from error

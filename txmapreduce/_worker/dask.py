@@ -122,7 +122,8 @@ def attempt(
 
     @param topic: of the events that tell of it.
     @param cuts: how many parts the partial of a map is wanted in.
-    @param inputs: the records of a map, or what a fold is of.
+    @param inputs: the records of a map, or what a fold is of. Of a map in a step after the first: a split, and what a
+        task of the step before gave for it.
     @return: what it gave; nothing where that went with the event, or there is none.
     """
     from distributed import get_worker
@@ -159,7 +160,7 @@ def _answer(
     runner = thread.ready(definitions)
     parts = [each for value in inputs for each in value.parts]
     if isinstance(message, Map):
-        return answer_map(runner, thread.codec, message._replace(buffers=tuple(parts[0])), cuts)
+        return answer_map(runner, thread.codec, message._replace(buffers=tuple(parts[0])), cuts, parts[1:])
     buffers = tuple(buffer for each in parts for buffer in each)
     return answer_fold(runner, thread.codec, message._replace(lengths=tuple(map(len, parts)), buffers=buffers))
 

@@ -54,7 +54,9 @@ class Dask:
         self._closed = False
         self._trigger: Any = None
 
-    def open(self, program: Program, functions: Mapping[str, Any], listener: Listener) -> DaskSession:
+    def open(
+        self, program: Program, functions: Mapping[str, Any], listener: Listener, after: DaskSession | None = None
+    ) -> DaskSession:
         """
         Begin a run; see L{Backend.open}.
 
@@ -65,7 +67,7 @@ class Dask:
                 'trust="data" can\'t be had on Dask, which itself unpickles what workers send: '
                 "use Processes, or a cluster that you trust"
             )
-        return DaskSession(self._connected(), program, functions, listener, self._timeout)
+        return DaskSession(self._connected(), program, functions, listener, self._timeout, after)
 
     def _connected(self) -> Connection:
         if self._closed:

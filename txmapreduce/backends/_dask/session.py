@@ -20,9 +20,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..._schedule.events import Attempt, Capacity, FoldAttempt, Handle, MapAttempt, Outcome, Started, Unable
+from ..._shuffle.interim import Interim, InterimSplit
 from ..._shuffle.keys import by_key
 from ..._tasks.folding import is_cut
-from ..._tasks.runner import Program
+from ..._tasks.runner import EMPTY, Program
 from ..._values.codec import Buffer, Codec
 from ..._wire.messages import Failed, Map
 from ..._worker.dask import Definition, Encoded, Note, attempt, part, stop, take_note
@@ -38,6 +39,9 @@ _log = Logger()
 
 MOST_PARTS = 64
 """Partitions of a last fold at the most, each of which costs a small task for each partial."""
+
+INTERIM_PARTS = 4
+"""Partitions for each thread where the next step has a task for each."""
 
 NOTE_SECONDS = 3.0
 """How long to wait for a note of what a worker was at that is gone."""
@@ -55,6 +59,7 @@ class DaskSession:
         functions: Mapping[str, Any],
         listener: Listener,
         timeout: float,
+        after: DaskSession | None = None,
     ) -> None:
         self.workers = connection.threads
         self.run = secrets.randbits(62)
@@ -62,7 +67,8 @@ class DaskSession:
         self._tell = listener
         self._timeout = timeout
         self._program = replace(program, spill=None)
-        self._codec = Codec("coordinator")  # in another run of the same job each class has the same token
+        # In another run of the same job each class has the same token; what a step gave is read with its classes.
+        self._codec: Codec = Codec("coordinator") if after is None else after._codec
         self._codec.encode_program(self._program, functions)
         self._defined: list[Any] = []  # the futures of the definitions, used in the client's thread
         self._tasks: dict[int, Task] = {}
@@ -109,7 +115,14 @@ class DaskSession:
         """
         The decoded pieces of a result.
         """
+        assert isinstance(handle, Remote)
+        if isinstance(self._program.draft, Interim) and not self._is_nothing(handle):
+            receipt = ("", [(0, 0, [handle])])  # the next step's tasks take it where it is
+            return succeed(iter([[receipt]]))
         return self.export(handle).addCallback(lambda parts: map(self._codec.loads, parts))
+
+    def _is_nothing(self, handle: Remote) -> bool:
+        return handle.parts is not None and self._codec.loads(handle.parts[0]) is EMPTY
 
     def export(self, handle: Handle) -> Deferred[Sequence[Sequence[Buffer]]]:
         """
@@ -163,15 +176,19 @@ class DaskSession:
         Before the first attempt: into how many parts keys are cut.
         """
         if not self._nparts:
-            parts = self._program.npartitions or min(MOST_PARTS, max(1, self._connection.threads))
+            share = INTERIM_PARTS if isinstance(self._program.draft, Interim) else 1
+            parts = self._program.npartitions or min(MOST_PARTS, max(1, self._connection.threads) * share)
             self._nparts = parts if by_key(self._program.aggregate) else 1
             self._cuts = self._nparts if is_cut(self._program.aggregate) else 1
 
     def _map(self, task: Task, attempt: MapAttempt) -> tuple[Any, list[Any]]:
-        buffers = list(self._codec.dumps(task.chunk))
+        chunk, kept = task.chunk, ()
+        if isinstance(chunk, InterimSplit):
+            chunk, kept = replace(chunk, parts=()), chunk.parts
+        buffers = list(self._codec.dumps(chunk))
         task.nbytes = sum(map(len, buffers))
         message: Map = map_message(self.run, attempt, ())._replace(hold=False)
-        return message, [Encoded([buffers])]
+        return message, [Remote([buffers]), *kept]
 
     def _fold(self, task: Task, attempt: FoldAttempt) -> tuple[Any, list[Any]]:
         return fold_message(self.run, task, self._cuts, self._nparts), list(attempt.inputs)
@@ -186,8 +203,7 @@ class DaskSession:
                 self._defined.append(client.submit(Definition, definitions[number], key=key, pure=False))
             given = task.attempt
             key = f"txmapreduce-{'map' if isinstance(given, MapAttempt) else 'fold'}-{self.run:x}-{given.id}"
-            if isinstance(given, FoldAttempt):
-                inputs = self._inputs(client, key, given)
+            inputs = self._inputs(client, key, given) if isinstance(given, FoldAttempt) else list(map(_there, inputs))
             cuts = self._cuts if not self._program.collects else 1
             task.remote.future = client.submit(
                 attempt,
@@ -211,7 +227,7 @@ class DaskSession:
         """
         number = attempt.partition
         if number is None or self._cuts == 1:
-            return [handle.future if handle.parts is None else Encoded(handle.parts) for handle in attempt.inputs]  # type: ignore[attr-defined]
+            return list(map(_there, attempt.inputs))
         inputs: list[Any] = []
         for n, handle in enumerate(attempt.inputs):
             assert isinstance(handle, Remote)
@@ -377,3 +393,10 @@ class DaskSession:
         error = BackendUnavailable(f"a result could not be brought here from the Dask cluster: {failure.value}")
         error.__cause__ = failure.value
         return Failure(error)
+
+
+def _there(handle: Any) -> Any:
+    """
+    What stands for a handle in what a task takes.
+    """
+    return handle.future if handle.parts is None else Encoded(handle.parts)
