@@ -12,10 +12,11 @@ from twisted.internet.defer import Deferred
 from ..._schedule.events import Attempt, MapAttempt, Outcome
 from ..._values.codec import Buffer
 from ..._wire.messages import Fold, Report
+from ..._worker.dask import Encoded
 from ...errors import WorkerDied
 from .. import AttemptFailed, Chunk
 
-__all__ = ["Remote", "Task", "died", "fold_message", "outcome_of"]
+__all__ = ["Remote", "Task", "died", "fold_message", "in_task", "outcome_of"]
 
 
 class Remote:
@@ -30,6 +31,13 @@ class Remote:
     def __init__(self, parts: Sequence[Sequence[Buffer]] | None = None) -> None:
         self.future: Any = None
         self.parts = parts
+
+
+def in_task(handle: Any) -> Any:
+    """
+    What stands for a handle in what a task takes.
+    """
+    return handle.future if handle.parts is None else Encoded(handle.parts)
 
 
 class Task:

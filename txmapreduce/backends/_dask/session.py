@@ -31,7 +31,7 @@ from ...errors import BackendUnavailable, MapReduceError, NotSerializable, TaskT
 from .. import AttemptFailed, Chunk, Listener
 from .._handles import failure_of, map_message
 from .connection import Connection
-from .handles import Remote, Task, at, died, fold_message, outcome_of
+from .handles import Remote, Task, at, died, fold_message, in_task, outcome_of
 
 __all__ = ["DaskSession"]
 
@@ -203,7 +203,7 @@ class DaskSession:
                 self._defined.append(client.submit(Definition, definitions[number], key=key, pure=False))
             given = task.attempt
             key = f"txmapreduce-{'map' if isinstance(given, MapAttempt) else 'fold'}-{self.run:x}-{given.id}"
-            inputs = self._inputs(client, key, given) if isinstance(given, FoldAttempt) else list(map(_there, inputs))
+            inputs = self._inputs(client, key, given) if isinstance(given, FoldAttempt) else list(map(in_task, inputs))
             cuts = self._cuts if not self._program.collects else 1
             task.remote.future = client.submit(
                 attempt,
@@ -227,7 +227,7 @@ class DaskSession:
         """
         number = attempt.partition
         if number is None or self._cuts == 1:
-            return list(map(_there, attempt.inputs))
+            return list(map(in_task, attempt.inputs))
         inputs: list[Any] = []
         for n, handle in enumerate(attempt.inputs):
             assert isinstance(handle, Remote)
@@ -393,10 +393,3 @@ class DaskSession:
         error = BackendUnavailable(f"a result could not be brought here from the Dask cluster: {failure.value}")
         error.__cause__ = failure.value
         return Failure(error)
-
-
-def _there(handle: Any) -> Any:
-    """
-    What stands for a handle in what a task takes.
-    """
-    return handle.future if handle.parts is None else Encoded(handle.parts)
