@@ -52,7 +52,7 @@ LADDER = [
     ["_tasks.careful", "_tasks.failures", "_tasks.fusing", "_tasks.mapping", "_tasks.writing"],
     ["_tasks.runner"],
     ["_values.plain"],
-    ["_worker.lifeline", "_worker.surroundings"],
+    ["_worker.lifeline", "_worker.notes", "_worker.surroundings"],
     ["_worker.answers"],
     ["_worker.dask", "_worker.loop"],
     ["job"],

@@ -4,6 +4,7 @@ The backend for Dask distributed, on a real scheduler and real workers.
 
 from __future__ import annotations
 
+import glob
 import operator
 import os
 import signal
@@ -383,6 +384,25 @@ class NannyTests(DaskCase):
             await MapReduce(deadly, policy=Policy(chunksize=100, retries=1)).run(range(1000), backend=self.backend)
         self.assertEqual(caught.exception.chunk, 5)
         self.assertEqual(caught.exception.record, 0)
+
+
+class NoteTests(DaskCase):
+    """
+    One worker, whose nanny starts it again.
+    """
+
+    def make(self) -> clusters.Cluster:
+        return self.own(1, ())
+
+    async def test_notes(self) -> None:
+        """
+        What a worker was at is found by the one that comes after it, and the notes of the dead do not stay.
+        """
+        with self.assertRaises(WorkerDied) as caught:
+            await MapReduce(deadly, policy=Policy(chunksize=100, retries=1)).run(range(1000), backend=self.backend)
+        self.assertEqual((caught.exception.chunk, caught.exception.record), (5, 0))
+        await MapReduce(square).run(range(10), backend=self.backend)
+        await until(lambda: not glob.glob(f"{self.cluster.folder}/**/txmapreduce-note-*", recursive=True))
 
 
 class WaitingTests(DaskCase):

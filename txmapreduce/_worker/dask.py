@@ -4,19 +4,13 @@ What runs on a worker of a Dask cluster. It never imports Twisted.
 Each thread of such a worker is one of our workers: it has a codec of its own, so that it shares nothing with the other
 threads but what was broadcast. What a task gave stays here, encoded, as the data of its future. What the coordinator
 has to know of it goes there as an event: that it began, and where it leaves its note; and how it ended.
-
-The note is a file in the folder for temporary files, mapped: when this process has died, another one on this machine
-can L{take_note}.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import mmap
 import os
 import pickle
-import tempfile
 import threading
 import weakref
 from collections.abc import Sequence
@@ -28,15 +22,12 @@ from .._values.codec import Codec
 from .._values.loading import Buffer
 from .._wire.messages import NO_CHUNK, Done, Fold, Map, cut
 from .answers import answer_fold, answer_map, failed
+from .notes import Note, NoteFile, read_note
 
-__all__ = ["INLINE", "Definition", "Encoded", "Note", "attempt", "part", "stop", "take_note"]
+__all__ = ["INLINE", "Definition", "Encoded", "attempt", "part", "stop"]
 
 INLINE = 4096
 """Bytes of a result up to which it goes to the coordinator with the news of it: about as many as that has anyway."""
-
-Note = tuple[int, int, str]
-"""The number of a chunk, that of a record in it (or L{NO_CHUNK}), and the text of the record."""
-
 
 class Encoded:
     """
@@ -77,15 +68,12 @@ class _Thread:
     One thread of this process, as a worker of one run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
         self.codec = Codec()
         self.known = 0
         self.runner: Runner | None = None
-        handle, self.path = tempfile.mkstemp(prefix="txmapreduce-note-")
-        os.ftruncate(handle, mmap.PAGESIZE)
-        self.note = memoryview(mmap.mmap(handle, mmap.PAGESIZE)).cast("q")
-        os.close(handle)
-        weakref.finalize(self, _remove, self.path)
+        self.file = NoteFile(folder)
+        self.note = self.file.note
 
     def ready(self, definitions: Sequence[Definition]) -> Runner:
         """
@@ -106,11 +94,11 @@ class _Thread:
 _threads: weakref.WeakKeyDictionary[Definition, dict[int, _Thread]] = weakref.WeakKeyDictionary()
 
 
-def _thread_of(program: Definition) -> _Thread:
+def _thread_of(program: Definition, folder: str) -> _Thread:
     mine = _threads.setdefault(program, {})
     ident = threading.get_ident()
     if ident not in mine:
-        mine[ident] = _Thread()
+        mine[ident] = _Thread(folder)
     return mine[ident]
 
 
@@ -126,18 +114,25 @@ def attempt(
         task of the step before gave for it.
     @return: what it gave; nothing where that went with the event, or there is none.
     """
+    from asyncio import run_coroutine_threadsafe
+
     from distributed import get_worker
 
     worker = get_worker()
 
-    def tell(kind: str, *rest: Any) -> None:
-        worker.log_event(topic, [kind, message.run, message.task, worker.address, os.getpid(), *rest])
+    def news(kind: str, *rest: Any) -> list[Any]:
+        return [kind, message.run, message.task, worker.address, os.getpid(), *rest]
 
-    thread = _thread_of(definitions[0])
+    def tell(kind: str, *rest: Any) -> None:
+        worker.log_event(topic, news(kind, *rest))
+
+    thread = _thread_of(definitions[0], os.path.dirname(worker.local_directory))
     with _Stoppable((message.run, message.task), thread.note) as stoppable:
         thread.note[0] = message.first if isinstance(message, Map) else NO_CHUNK
         thread.note[1], thread.note[2], thread.note[RECORD] = message.run, message.task, NO_CHUNK
-        tell("began", thread.path)
+        # Whatever this process dies of, it is known by then what it was at.
+        began = worker.scheduler.log_event(topic=topic, msg=news("began", thread.file.path))
+        run_coroutine_threadsafe(began, worker.loop.asyncio_loop).result()  # type: ignore[attr-defined]
         try:
             done = _answer(thread, definitions, message, inputs, cuts)
         except TaskError as error:
@@ -225,31 +220,4 @@ def stop(run: int, task: int) -> Note | None:
         if stoppable is None:
             return None
         stoppable.stop()
-        return _read(stoppable.note)
-
-
-# Notes
-
-
-def take_note(path: str, run: int, task: int) -> Note | None:
-    """
-    What the attempt was at, from the note that a process on this machine has left. It is removed.
-    """
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError:
-        return None
-    _remove(path)
-    note = memoryview(data).cast("q")
-    return _read(note) if (note[1], note[2]) == (run, task) else None
-
-
-def _read(note: memoryview) -> Note:
-    text = note[RECORD + 2 :].tobytes()[: note[RECORD + 1]]
-    return note[0], note[RECORD], text.decode("utf-8", "backslashreplace")
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
+        return read_note(stoppable.note)

@@ -9,6 +9,7 @@ event that tells of them, and are passed on from here.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,8 @@ from ..._tasks.folding import is_cut
 from ..._tasks.runner import EMPTY, Program
 from ..._values.codec import Buffer, Codec
 from ..._wire.messages import Failed, Map
-from ..._worker.dask import Definition, Encoded, Note, attempt, part, stop, take_note
+from ..._worker.dask import Definition, Encoded, attempt, part, stop
+from ..._worker.notes import Note, take_note
 from ...errors import BackendUnavailable, MapReduceError, NotSerializable, TaskTimedOut, WorkerDied
 from .. import AttemptFailed, Chunk, Listener
 from .._handles import failure_of, map_message
@@ -43,8 +45,8 @@ MOST_PARTS = 64
 INTERIM_PARTS = 4
 """Partitions for each thread where the next step has a task for each."""
 
-NOTE_SECONDS = 3.0
-"""How long to wait for a note of what a worker was at that is gone."""
+NOTE_SECONDS = 10.0
+"""How long to wait for the note of what an attempt was at. A nanny may have to start its worker again first."""
 
 
 class DaskSession:
@@ -101,14 +103,14 @@ class DaskSession:
         """
         Let go of attempt C{id}, and have its thread stop if that is possible.
         """
-        task = self._tasks.get(id)
+        task = self._tasks.pop(id, None)
         if task is None:
             return
         self._release(task)
         if task.worker is None:
-            self._later(self._fail, id, AttemptFailed(error, retry=True, charge=False))
+            self._later(task.done.errback, AttemptFailed(error, retry=True, charge=False))
             return
-        stopped = self._stop(task)
+        stopped = self._stop(task.worker, id)
         stopped.addErrback(lambda _: None).addCallback(self._killed, task, error)
 
     def fetch(self, handle: Handle) -> Deferred[Iterator[Any]]:
@@ -153,7 +155,7 @@ class DaskSession:
         for task in tasks.values():
             self._release(task)
             if task.worker is not None:
-                self._stop(task).addErrback(lambda _: None)
+                self._stop(task.worker, task.attempt.id).addErrback(lambda _: None)
         remotes = list(self._remotes)
         self._connection.do(lambda client: self._let_go(remotes))
         self._wait_no_more()
@@ -245,10 +247,10 @@ class DaskSession:
 
         self._connection.do(release)
 
-    def _stop(self, task: Task) -> Deferred[Note | None]:
+    def _stop(self, worker: str, id: int) -> Deferred[Note | None]:
         async def ask(client: Any) -> Note | None:
-            answers = await client.run(stop, self.run, task.attempt.id, workers=[task.worker], on_error="return")
-            answer = answers.get(task.worker)
+            stopping = client.run(stop, self.run, id, workers=[worker], on_error="return")
+            answer = (await asyncio.wait_for(stopping, NOTE_SECONDS)).get(worker)
             return None if isinstance(answer, Exception) else answer
 
         return self._connection.ask(ask)
@@ -288,6 +290,8 @@ class DaskSession:
         """
         found = self._tasks.get(task)
         if found is None:
+            if kind == "began":  # Dask had it already given to another worker when it was given up here
+                self._stop(worker, task).addErrback(lambda _: None)
             return
         if kind == "began":
             found.worker, found.pid, (found.note,) = worker, pid, rest
@@ -310,11 +314,12 @@ class DaskSession:
         Attempts that had begun there have failed. Dask gives those that had not to others.
         """
         for task in [task for task in self._tasks.values() if task.worker == worker]:
+            del self._tasks[task.attempt.id]
             self._release(task)
             self._find_note(task).addErrback(lambda _: None).addCallback(self._gone, task)
 
     def _gone(self, note: Note | None, task: Task) -> None:
-        self._fail(task.attempt.id, died(task, note))
+        task.done.errback(died(task, note))
 
     def _find_note(self, task: Task) -> Deferred[Note | None]:
         """
@@ -387,7 +392,7 @@ class DaskSession:
             chunk, record, place = at(given, note)
             if record is not None and isinstance(error, (WorkerDied, TaskTimedOut)):
                 error.at(record, place)
-        self._fail(given.id, AttemptFailed(error, retry=True, chunk=chunk, record=record))
+        task.done.errback(AttemptFailed(error, retry=True, chunk=chunk, record=record))
 
     def _not_gathered(self, failure: Failure) -> Failure:
         error = BackendUnavailable(f"a result could not be brought here from the Dask cluster: {failure.value}")
