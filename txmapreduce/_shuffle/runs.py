@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from .._files.space import free_space
 from .._values.loading import Buffer
 from ..errors import SpillFailed
 from .ordering import END, START, Range, Rank
@@ -304,7 +305,8 @@ class writing:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             folder = os.path.dirname(self._path)
-            raise SpillFailed(f"can't write to the spill folder {folder}: {error.strerror}{_room(folder)}") from error
+            room = free_space(error, self._path)
+            raise SpillFailed(f"can't write to the spill folder {folder}: {error.strerror}{room}") from error
 
 
 class reading(writing):
@@ -315,11 +317,3 @@ class reading(writing):
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             raise SpillFailed(f"can't read {self._path}: {error.strerror}") from error
-
-
-def _room(folder: str) -> str:
-    try:
-        room = os.statvfs(folder)
-    except OSError:
-        return ""
-    return f" ({room.f_bavail * room.f_frsize / (1 << 20):.1f} MiB are free there)"
