@@ -42,16 +42,19 @@ LADDER = [
     ["_wire.frames"],
     ["_shuffle.keys"],
     ["_shuffle.grouping"],
+    ["_shuffle.blocks"],
     ["_shuffle.runs"],
     ["_shuffle.rows"],
     ["_shuffle.merge"],
     ["_shuffle.spill"],
+    ["_shuffle.interim"],
     ["_tasks.folding"],
-    ["_tasks.careful", "_tasks.failures", "_tasks.mapping"],
+    ["_tasks.careful", "_tasks.failures", "_tasks.fusing", "_tasks.mapping", "_tasks.writing"],
     ["_tasks.runner"],
     ["_values.plain"],
     ["_worker.lifeline", "_worker.surroundings"],
-    ["_worker.loop"],
+    ["_worker.answers"],
+    ["_worker.dask", "_worker.loop"],
     ["job"],
     ["_schedule.events"],
     ["_schedule.delivery", "_schedule.limits"],
@@ -73,16 +76,24 @@ LADDER = [
     ["backends"],
     ["backends._cpus", "backends._handles", "backends._problems"],
     ["backends._session"],
-    ["backends.inline", "backends.processes"],
+    ["backends._dask"],
+    ["backends._dask.versions"],
+    ["backends._dask.connection"],
+    ["backends._dask.handles"],
+    ["backends._dask.session"],
+    ["backends.dask", "backends.inline", "backends.processes"],
     ["_run.feeds"],
     ["_run.sides"],
-    ["_run.plan"],
+    ["_run.lots", "_run.plan"],
     ["_run.turns"],
     ["_run.assembly"],
     ["_run.identity", "_run.journal"],
     ["_run.checkpoint", "_run.finishing", "_run.letters"],
     ["_run.coordinator"],
+    ["_run.steps"],
     ["_run.async_input"],
+    ["runs"],
+    ["chains"],
     ["mapreduce"],
     ["joins"],
     ["sorting"],
@@ -102,7 +113,9 @@ AROUND = ["progress", "web", "service", "cli", "testing"]
 
 PUBLIC = [
     "Broadcast",
+    "Chain",
     "Csv",
+    "Dask",
     "Draft",
     "Inline",
     "JsonLines",
@@ -268,7 +281,7 @@ class LoadingTests(SynchronousTestCase):
         """
         A worker starts without Twisted, and loads no library before it needs it.
         """
-        loaded = loaded_by("import txmapreduce._worker.loop")
+        loaded = loaded_by("import txmapreduce._worker.loop, txmapreduce._worker.dask")
         self.assertIn("txmapreduce._worker.loop", loaded)
         self.assertEqual(loaded & {"asyncio", "click", "dill", "numpy", "twisted"}, set())
 

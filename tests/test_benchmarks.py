@@ -28,6 +28,7 @@ import corpus  # noqa: E402
 import growth  # noqa: E402
 import growth_jobs  # noqa: E402
 import guard  # noqa: E402
+import sort  # noqa: E402
 import systems  # noqa: E402
 import tables  # noqa: E402
 import workloads  # noqa: E402
@@ -347,3 +348,26 @@ class CommandTests(SynchronousTestCase):
         done = self.bench("--systems", "nonsense")
         self.assertEqual(done.returncode, 1)
         self.assertIn("No such system: nonsense. There are: txmapreduce, ", done.stderr)
+
+
+class SortTests(SynchronousTestCase):
+    def test_same(self) -> None:
+        """
+        Parts that are not the other sort's file, or not all of it, are told from those that are.
+        """
+        folder = Path(self.mktemp())
+        folder.mkdir(parents=True)
+        one, other, whole = folder / "one", folder / "other", folder / "whole"
+        for path, text in ((one, "a\nb\n"), (other, "c\n"), (whole, "a\nb\nc\n")):
+            path.write_text(text)
+        self.assertTrue(sort.same([one, other], whole))
+        for wrong in ([other, one], [one], [one, other, other]):
+            self.assertFalse(sort.same(wrong, whole))
+
+    def test_lines(self) -> None:
+        """
+        So many lines are written as fit into the size.
+        """
+        path = Path(self.mktemp())
+        self.assertEqual(sort.write_lines(path, 1050), 10)
+        self.assertEqual([len(line) for line in path.read_text().splitlines()], [99] * 10)

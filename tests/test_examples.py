@@ -107,16 +107,13 @@ class PageRankTests(ExampleCase):
         targets: dict[str, set[str]] = {name: set() for link in links for name in link}
         for source, target in links:
             targets[source].add(target)
-        ranks = dict.fromkeys(targets, 1 / len(targets))
+        ranks = dict.fromkeys(targets, 1.0)
         for _ in range(iterations):
-            lost = math.fsum(ranks[name] for name in targets if not targets[name])
             shares: dict[str, list[float]] = {name: [] for name in targets}
             for name, others in targets.items():
                 for other in others:
                     shares[other].append(ranks[name] / len(others))
-            ranks = {
-                name: (1 - 0.85 + 0.85 * lost) / len(targets) + 0.85 * math.fsum(shares[name]) for name in targets
-            }
+            ranks = {name: 1 - 0.85 + 0.85 * math.fsum(given) for name, given in shares.items()}
         return ranks
 
     def test_ranks(self) -> None:
@@ -125,7 +122,6 @@ class PageRankTests(ExampleCase):
         """
         links = [(f"n{self.random.randrange(60)}", f"n{self.random.randrange(80)}") for _ in range(400)]
         ranks = self.reference(links, 10)
-        self.assertAlmostEqual(sum(ranks.values()), 1)
         best = sorted(ranks.items(), key=lambda item: (-item[1], item[0]))[:5]
         path = self.write("links.tsv", ["\t".join(link) for link in links])
         for workers in WORKERS:

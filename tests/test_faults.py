@@ -35,7 +35,7 @@ from txmapreduce.errors import (
     TaskTimedOut,
     WorkerDied,
 )
-from txmapreduce.mapreduce import Run
+from txmapreduce.runs import Run
 
 from . import naughty
 from .leftovers import Host, alive, gone, turn

@@ -23,7 +23,7 @@ from tests.support import PoolCase, in_thread, until
 from txmapreduce import Inline, MapReduce, Policy, Processes, close_default_pool
 from txmapreduce.aggregates import Collect, Counts, Sum
 from txmapreduce.errors import BackendUnavailable, BadInput, MapReduceError, NotSerializable, RunTimedOut, TaskFailed
-from txmapreduce.mapreduce import Run
+from txmapreduce.runs import Run
 
 
 async def failure_of(deferred: Deferred[Any]) -> BaseException:

@@ -8,7 +8,7 @@ import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmapreduce._wire import messages
-from txmapreduce._wire.messages import KINDS, Forget, Message, Report
+from txmapreduce._wire.messages import KINDS, Counts, Forget, Message, Report
 from txmapreduce.errors import ProtocolError
 
 SCALARS = {bool, int, float, str, bytes}
@@ -36,7 +36,7 @@ class MessagesTests(SynchronousTestCase):
         """
         defined = {value for value in vars(messages).values() if isinstance(value, type) and hasattr(value, "_fields")}
         self.assertEqual(len(KINDS), len(set(KINDS)))
-        self.assertEqual(set(KINDS), defined - {Report})
+        self.assertEqual(set(KINDS), defined - {Counts, Report})
         self.assertEqual(set(KINDS), set(get_args(Message)))
 
     def test_frozen(self) -> None:
@@ -96,7 +96,10 @@ class ReportTests(SynchronousTestCase):
         Counters of any size, lone surrogates and many bad records come back as they were.
         """
         report = Report(
-            (("group", "n\udcff", 2**200), ("a", "b", -1)), tuple((n, f"bad {n}") for n in range(3000)), "busy"
+            (("group", "n\udcff", 2**200), ("a", "b", -1)),
+            tuple((n, f"bad {n}") for n in range(3000)),
+            "busy",
+            Counts(1, 2**40, 3),
         )
         (data,) = report.encoded()
         self.assertEqual(Report.decoded(data), report)
@@ -109,7 +112,10 @@ class ReportTests(SynchronousTestCase):
             b"",
             b"\xc1",
             msgpack.packb(7),
-            msgpack.packb(((1,), (), "")),
-            msgpack.packb((("a", "b", "x"), (), "")),
+            msgpack.packb(((1,), (), "", (0, 0, 0))),
+            msgpack.packb(((("a", "b", "x"),), (), "", (0, 0, 0))),
+            msgpack.packb(((), (), "")),
+            msgpack.packb(((), (), "", ("x", 0, 0))),
+            msgpack.packb(((), (), "", (0, 0, 0, 0))),
         ):
             self.assertRaises(ProtocolError, Report.decoded, data)

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmapreduce._schedule import partials as _partials
 from txmapreduce._schedule.events import BadRecord, MapAttempt, Outcome
 from txmapreduce._schedule.partials import Bag, Fold, Last, Tally, Tree
+from txmapreduce._wire.messages import Counts
 
 
 def attempt(first: int, count: int = 1, chunksize: int = 10) -> MapAttempt:
@@ -206,13 +207,15 @@ class LastTests(SynchronousTestCase):
 
     def test_inOrder(self) -> None:
         """
-        What comes of its attempts is put in their order, and one may take another's place.
+        What comes of its attempts is put in their order, and one may take another's place. What they counted adds up.
         """
-        last = Last([5, 6, 7])
-        last.put(7, "c")
+        last = Last([5, 6, 7], [Outcome("x", size=4), Outcome("y", size=3)])
+        self.assertEqual(last.combined, 7)
+        last.put(7, Outcome("c", counts=Counts(groups=2)))
         last.again(5, 9)
         self.assertEqual([id in last for id in (5, 6, 7, 9)], [False, True, False, True])
-        last.put(6, "b")
+        last.put(6, Outcome("b", counts=Counts(groups=1, spilled=5)))
         self.assertIsNone(last.handles())
-        last.put(9, "a")
+        last.put(9, Outcome("a", counts=Counts(spilled=6)))
         self.assertEqual(last.handles(), ("a", "b", "c"))
+        self.assertEqual((last.groups, last.spilled), (3, 11))

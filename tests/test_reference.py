@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import txmapreduce
 from txmapreduce import MapReduce, Policy, Processes, aggregates, errors
 from txmapreduce.joins import BoundJob
-from txmapreduce.mapreduce import Run
+from txmapreduce.runs import Run
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reference.md").read_text("utf-8")
 

@@ -35,6 +35,7 @@ from txmapreduce._wire.messages import (
     Map,
     Message,
     Parts,
+    Report,
     Surroundings,
     cut,
 )
@@ -203,7 +204,9 @@ class AnswerTests(SynchronousTestCase):
         worker.send(HandOver(1, 1, -1), HandOver(1, 1, -1))
         first, second, parts, nothing = (worker.next() for _ in range(4))
         assert isinstance(first, Done) and isinstance(second, Done)
-        self.assertEqual([(first.held, first.buffers), (second.held, second.buffers)], [(True, ()), (True, ())])
+        self.assertEqual([(first.held, first.lengths), (second.held, second.lengths)], [(True, ()), (True, ())])
+        emitted = [Report.decoded(*done.buffers).counts.emitted for done in (first, second)]
+        self.assertEqual(emitted, [2, 1])
         self.assertEqual([dict(part.items()) for part in worker.values(parts)], [{("a", 1): 2, ("b", 1): 1}])
         self.assertEqual(list(map(len, worker.values(nothing))), [0])
 

@@ -18,9 +18,10 @@ What is in here, from what everything else needs to what needs everything else:
   - C{_schedule}: the state machine of a run
   - C{_pool}: one child's life, and that of several
   - C{_background}, C{_blocking}: the way to scripts, threads and asyncio
-  - C{backends}: where tasks run: C{inline}, C{processes}
+  - C{backends}: where tasks run: C{inline}, C{processes}, C{dask}
   - C{_run}: carries out what the schedule says: the coordinator, its input, its result, its checkpoint
-  - C{mapreduce}, C{joins}, C{sorting}: L{MapReduce}, L{join} and L{cogroup}, L{sort}
+  - C{runs}, C{chains}, C{mapreduce}, C{joins}, C{sorting}: the ways to run, jobs of several steps, L{MapReduce},
+    L{join} and L{cogroup}, L{sort}
   - C{progress}, C{cli}, C{_cli}: a bar, and the command line
 
 A module may import only what stands above it in the ladder of C{tests/test_architecture.py}.
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from . import aggregates, errors
     from ._context import current_task
     from ._values.broadcast import Broadcast, broadcast
+    from .backends.dask import Dask
     from .backends.inline import Inline
     from .backends.processes import Processes, close_default_pool
+    from .chains import Chain
     from .inputs import Source, Split, TextFiles
     from .job import Policy
     from .joins import cogroup, join
@@ -54,7 +57,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Broadcast",
+    "Chain",
     "Csv",
+    "Dask",
     "Draft",
     "Inline",
     "JsonLines",
@@ -83,7 +88,9 @@ __all__ = [
 
 _PLACES = {
     "Broadcast": "_values.broadcast",
+    "Chain": "chains",
     "Csv": "sources",
+    "Dask": "backends.dask",
     "Draft": "outputs",
     "Inline": "backends.inline",
     "JsonLines": "sources",

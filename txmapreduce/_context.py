@@ -7,6 +7,7 @@ L{current_task} gives the L{Task} of this thread of this process; the code that 
 from __future__ import annotations
 
 import random
+import threading
 from collections import Counter
 from typing import Any
 
@@ -81,7 +82,8 @@ class Task:
         return self._random[1]
 
 
-_running: list[Task] = []
+_running: dict[int, list[Task]] = {}
+"""The tasks that run, by the number of their thread."""
 
 
 def current_task() -> Task:
@@ -90,20 +92,26 @@ def current_task() -> Task:
 
     @raise RuntimeError: when no task is running in this process.
     """
-    if not _running:
+    here = _running.get(threading.get_ident())
+    if here is None:  # a thread of the user's own
+        here = next(iter(_running.values()), None)
+    if here is None:
         raise RuntimeError("current_task() has no answer here: call it from a function that a MapReduce job runs")
-    return _running[-1]
+    return here[-1]
 
 
 def enter(task: Task) -> None:
     """
-    Make C{task} the current one, until L{leave}.
+    Make C{task} the current one of this thread, until L{leave}.
     """
-    _running.append(task)
+    _running.setdefault(threading.get_ident(), []).append(task)
 
 
 def leave() -> None:
     """
     Undo the last L{enter}.
     """
-    _running.pop()
+    here = _running[threading.get_ident()]
+    here.pop()
+    if not here:
+        del _running[threading.get_ident()]

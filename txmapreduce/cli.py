@@ -34,7 +34,8 @@ from ._cli.stdin import stdin_lines
 from .errors import BadInput, MapReduceError, TaskFailed
 
 if TYPE_CHECKING:
-    from .mapreduce import MapReduce, Run
+    from .mapreduce import MapReduce
+    from .runs import Run
 
 __all__ = ["main"]
 

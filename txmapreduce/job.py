@@ -276,9 +276,16 @@ class Job:
         """
         Where workers may spill: by-key jobs do, but a checkpoint has to have what it may go on from in itself.
         """
-        folder = self.policy.spill_folder
         spills = by_key(self._aggregate()) and self.policy.checkpoint is None
-        return Spill(None if folder is None else os.fspath(folder)) if spills else None
+        return Spill(self.spill_folder) if spills else None
+
+    @property
+    def spill_folder(self) -> str | None:
+        """
+        The policy's, as text.
+        """
+        folder = self.policy.spill_folder
+        return None if folder is None else os.fspath(folder)
 
     def functions(self) -> dict[str, Any]:
         """

@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._shuffle.sides import LEFT, RIGHT, Groups, Key, Keyed, Rows, Sides
+from .chains import Chain
 from .errors import BadInput
 from .job import Policy
-from .mapreduce import MapReduce, Run, Stream
+from .mapreduce import MapReduce
+from .runs import Run, Runnable, Stream
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -103,12 +105,18 @@ class BoundJob:
     A job together with the data that it runs on. It has the same ways to run as L{MapReduce}, which take no data.
     """
 
-    def __init__(self, job: MapReduce, data: Any) -> None:
+    def __init__(self, job: MapReduce | Chain, data: Any) -> None:
         self.job = job
         self._data = data
 
     def __repr__(self) -> str:
-        return repr(self.job).replace("MapReduce", "BoundJob", 1)
+        return repr(self.job).replace(type(self.job).__name__, "BoundJob", 1)
+
+    def then(self, following: Runnable) -> BoundJob:
+        """
+        See L{MapReduce.then}: the data is that of the first step.
+        """
+        return BoundJob(self.job.then(following), self._data)
 
     def run(self, *, backend: Backend | None = None, output: Sink | None = None) -> Deferred[Any]:
         """

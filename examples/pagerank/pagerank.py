@@ -1,21 +1,22 @@
 """
-Rank the nodes of a directed graph by PageRank.
+Rank the nodes of a directed graph by PageRank: a job of many steps.
+
+A node's rank is 0.15, and 0.85 times what the nodes that link to it give it: each gives all that it has, in equal
+shares. The ranks are what that comes to, beginning with 1 for each.
 """
 
 import argparse
 import math
 from collections.abc import Iterator
-from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
-from txmapreduce import Broadcast, Inline, MapReduce, Processes, TextFiles, aggregates, broadcast
+from txmapreduce import Chain, Inline, MapReduce, Processes, TextFiles, aggregates
 
 DAMPING = 0.85
 HERE = Path(__file__).parent
 
-Node = tuple[str, list[str]]
-Ranks = Broadcast[dict[str, float]]
+Node = tuple[str, float, list[str]]
 
 
 def ends(line: str) -> Iterator[tuple[str, str | None]]:
@@ -28,38 +29,34 @@ def ends(line: str) -> Iterator[tuple[str, str | None]]:
 
 
 def node(name: str, targets: Iterator[str | None]) -> Iterator[Node]:
-    yield name, sorted({target for target in targets if target is not None})
+    yield name, 1.0, sorted({target for target in targets if target is not None})
 
 
-def shares(ranks: Ranks, node: Node) -> Iterator[tuple[str, float]]:
+def shares(node: Node) -> Iterator[tuple[str, float | list[str]]]:
     """
-    Step 2, again and again: a node gives its rank away in equal shares.
+    Step 2, again and again: a node gives its rank away, and keeps its links.
     """
-    name, targets = node
-    yield name, 0.0
+    name, rank, targets = node
+    yield name, targets
     for target in targets:
-        yield target, ranks.value[name] / len(targets)
+        yield target, rank / len(targets)
 
 
-def rank(base: float, name: str, shares: Iterator[float]) -> Iterator[tuple[str, float]]:
-    yield name, base + DAMPING * math.fsum(shares)  # the same in whatever order they come
+def ranked(name: str, given: Iterator[float | list[str]]) -> Iterator[Node]:
+    targets, shares = [], []
+    for value in given:
+        if isinstance(value, list):
+            targets = value
+        else:
+            shares.append(value)
+    yield name, 1 - DAMPING + DAMPING * math.fsum(shares), targets  # fsum: the same in whatever order they come
 
 
-def pagerank(nodes: list[Node], iterations: int, backend: Inline | Processes) -> dict[str, float]:
-    ranks = {name: 1 / len(nodes) for name, _ in nodes}
-    for _ in range(iterations):
-        lost = math.fsum(ranks[name] for name, targets in nodes if not targets)  # it goes to all
-        base = (1 - DAMPING + DAMPING * lost) / len(nodes)
-        job = MapReduce(partial(shares, broadcast(ranks)), reducer=partial(rank, base))
-        ranks = dict(job.run_sync(nodes, backend=backend))
-    return ranks
-
-
-def pair(item: tuple[str, float]) -> tuple[str, float]:
+def name_and_rank(node: Node) -> tuple[str, float]:
     """
     Step 3: the best, which L{aggregates.TopK} finds.
     """
-    return item
+    return node[:2]
 
 
 def main() -> None:
@@ -70,12 +67,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores; 0: in this process)")
     args = parser.parse_args()
 
+    job: MapReduce | Chain = MapReduce(ends, reducer=node)
+    for _ in range(args.iterations):
+        job = job.then(MapReduce(shares, reducer=ranked))
+    job = job.then(MapReduce(name_and_rank, reduce=aggregates.TopK(args.top, key=itemgetter(1))))
     backend = Inline() if args.workers == 0 else Processes(args.workers)
-    nodes = MapReduce(ends, reducer=node).run_sync(TextFiles(args.links), backend=backend)
-    ranks = pagerank(nodes, args.iterations, backend)
-    best = MapReduce(pair, reduce=aggregates.TopK(args.top, key=itemgetter(1)))
-    for name, value in best.run_sync(ranks.items(), backend=backend):
-        print(value, name, sep="\t")
+    for name, rank in job.run_sync(TextFiles(args.links), backend=backend):
+        print(rank, name, sep="\t")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from .._files.space import free_space
 from .._schedule.events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
+from .._values.codec import Buffer
 from .._wire.messages import Report
 from ..backends import Chunk, PortableSession, Session
 from ..errors import BadInput, CheckpointFailed, MapReduceError
@@ -303,7 +304,7 @@ class CheckpointedSession:
             raise CancelledError
         place = self._file.place(attempt.first, digest)
         if place is None:
-            return self._session.submit(attempt, chunk).addCallback(self._commit, attempt, digest)
+            return self._session.submit(attempt, chunk).addCallback(self._export, attempt, digest)
         return self._in_thread(lambda: self._file.load(place)).addCallback(self._again, chunk)
 
     def _again(self, commit: Commit, chunk: Chunk) -> Outcome:
@@ -318,18 +319,23 @@ class CheckpointedSession:
             size=commit.size,
             nparts=commit.nparts,
             counters=report.counters,
+            counts=report.counts,
             skipped=report.skipped,
         )
 
-    def _commit(self, outcome: Outcome, attempt: MapAttempt, digest: bytes) -> Deferred[Outcome]:
-        parts = self._session.export(outcome.handle)
+    def _export(self, outcome: Outcome, attempt: MapAttempt, digest: bytes) -> Deferred[Outcome]:
+        return self._session.export(outcome.handle).addCallback(self._commit, outcome, attempt, digest)
+
+    def _commit(
+        self, parts: Sequence[Sequence[Buffer]], outcome: Outcome, attempt: MapAttempt, digest: bytes
+    ) -> Deferred[Outcome]:
         commit = Commit(
             chunk=attempt.first,
             digest=digest,
             records=outcome.records,
             size=outcome.size,
             nparts=outcome.nparts,
-            report=b"".join(Report(outcome.counters, outcome.skipped).encoded()),
+            report=b"".join(Report(outcome.counters, outcome.skipped, counts=outcome.counts).encoded()),
             lengths=[len(part) for part in parts],
             buffers=[buffer for part in parts for buffer in part],
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
@@ -20,7 +20,7 @@ from .._schedule import events
 from .._schedule.checked import schedule_of
 from .._schedule.events import BadRecord, Event, Handle, Instruction, MapAttempt, Outcome, Progress
 from .._tasks.runner import EMPTY
-from ..backends import AttemptFailed, Backend, Chunk, Session, checked
+from ..backends import AttemptFailed, Backend, Session, checked
 from ..errors import MapReduceError
 from ..job import Job
 from ..outputs import Draft, Sink
@@ -29,22 +29,13 @@ from .checkpoint import checkpointed
 from .feeds import Input
 from .finishing import Output
 from .letters import DeadLetters
-from .plan import plan_of, progress_of
+from .lots import Lots
+from .plan import StepCounts, counts_of, plan_of, progress_of
 from .turns import Turns
 
 __all__ = ["Coordinator"]
 
 _log = Logger()
-
-
-@dataclass
-class _Lot:
-    """
-    What one read gave: the records of the chunks from C{first} on, or a split.
-    """
-
-    first: int
-    chunk: Chunk
 
 
 class Coordinator:
@@ -63,7 +54,7 @@ class Coordinator:
         *,
         streams: bool = False,
         in_order: bool = True,
-        output: Sink | None = None,
+        output: Sink | Output | None = None,
     ) -> None:
         self._reactor = reactor
         self._job = job
@@ -71,11 +62,11 @@ class Coordinator:
         self._backend = backend
         self._began = reactor.seconds()
         self._letters = DeadLetters(job.policy.dead_letters)
-        self._output = None if output is None else Output(output, job)
+        self._output = Output.of(output, job)
         self._plan = plan_of(job, source, streams, in_order, output is not None)
         self._schedule = schedule_of(self._plan, self._began)
         self._session: Session | None = None
-        self._lots: dict[int, _Lot] = {}
+        self._lots = Lots(self._plan)
         self._events: deque[Event] = deque()
         self._turns = Turns(reactor)
         self._later: Any = None
@@ -176,23 +167,16 @@ class Coordinator:
     def _got(self, instruction: events.Read, taken: Sequence[Any]) -> None:
         if len(taken):
             chunk = taken[0] if self._plan.splits else taken
-            self._lots[instruction.lot] = _Lot(self._schedule.next_chunk, chunk)
+            self._lots.put(instruction.lot, self._schedule.next_chunk, chunk)
         name = str(*taken[:1]) if self._plan.splits else ""
         self.post(events.Got(instruction.lot, len(taken), not len(taken), name))
 
     def _do_submit(self, instruction: events.Submit) -> None:
         attempt = instruction.attempt
-        chunk = self._records(attempt) if isinstance(attempt, MapAttempt) else None
+        chunk = self._lots.of(attempt) if isinstance(attempt, MapAttempt) else None
         assert self._session is not None
         deferred = self._session.submit(attempt, chunk)
         deferred.addCallbacks(self._finished, self._broke, callbackArgs=(attempt.id,), errbackArgs=(attempt.id,))
-
-    def _records(self, attempt: MapAttempt) -> Chunk:
-        lot = self._lots[attempt.lot]
-        if self._plan.chunksize is None or self._plan.splits:
-            return lot.chunk
-        start = (attempt.first - lot.first) * attempt.chunksize
-        return lot.chunk[start : start + attempt.count * attempt.chunksize]  # type: ignore[index]
 
     def _finished(self, outcome: Outcome, id: int) -> None:
         self.post(events.Finished(id, outcome))
@@ -212,7 +196,7 @@ class Coordinator:
         self._session.kill(instruction.id, instruction.error)
 
     def _do_drop(self, instruction: events.Drop) -> None:
-        del self._lots[instruction.lot]
+        self._lots.drop(instruction.lot)
 
     def _do_wake(self, instruction: events.Wake) -> None:
         def wake() -> None:
@@ -316,6 +300,13 @@ class Coordinator:
         How far it has come.
         """
         return progress_of(self._schedule, self._input, self._reactor.seconds() - self._began)
+
+    @property
+    def steps(self) -> list[StepCounts]:
+        """
+        How much it has had in hand: one step's.
+        """
+        return [counts_of(self._job, self._schedule)]
 
     @property
     def counters(self) -> Counter[tuple[str, str]]:

@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThread
 from ..errors import BadInput
 from ..inputs import Feed, Source, Split, parse_bytes
 
-__all__ = ["Input", "Records", "Refused", "Splits"]
+__all__ = ["Input", "Listed", "Records", "Refused", "Splits"]
 
 
 class Input(Protocol):
@@ -88,38 +88,58 @@ class Refused:
         """
 
 
-class Splits:
+class Listed:
     """
-    An input of the splits of a source. They are listed in a thread, since that looks at disks and networks.
+    An input of splits.
     """
 
     splits = True
 
-    def __init__(self, source: Source, blocksize: int | str) -> None:
-        """
-        @param blocksize: the policy's.
-        """
-        self.length: int | None = None
-        self._left: deque[Split] = deque()
-        listing = deferToThread(source.splits, parse_bytes(blocksize))
-        self._listing: Deferred[None] | None = listing.addCallback(self._listed)
-
-    def _listed(self, splits: Sequence[Split]) -> None:
-        self.length = len(splits)
-        self._left.extend(splits)
-        self._listing = None
+    def __init__(self, splits: Sequence[Split]) -> None:
+        self.length: int | None = len(splits)
+        self._left = deque(splits)
 
     def take(self, count: int) -> Deferred[Sequence[Any]] | Sequence[Any]:
         """
         The next split.
         """
-        if self._listing is not None:
-            return self._listing.addCallback(lambda _: self.take(count))
         return [self._left.popleft()] if self._left else []
 
     def close(self) -> None:
         """
-        There is nothing to close. What the listing still says does not matter any more.
+        There is nothing to close.
+        """
+
+
+class Splits(Listed):
+    """
+    An input of the splits of a source. They are listed in a thread, since that looks at disks and networks.
+    """
+
+    def __init__(self, source: Source, blocksize: int | str) -> None:
+        """
+        @param blocksize: the policy's.
+        """
+        super().__init__(())
+        self.length = None
+        listing = deferToThread(source.splits, parse_bytes(blocksize))
+        self._listing: Deferred[None] | None = listing.addCallback(self._listed)
+
+    def _listed(self, splits: Sequence[Split]) -> None:
+        self._listing = None
+        super().__init__(splits)
+
+    def take(self, count: int) -> Deferred[Sequence[Any]] | Sequence[Any]:
+        """
+        The next split, as soon as they are listed.
+        """
+        if self._listing is not None:
+            return self._listing.addCallback(lambda _: self.take(count))
+        return super().take(count)
+
+    def close(self) -> None:
+        """
+        What the listing still says does not matter any more.
         """
         if self._listing is not None:
             self._listing.addErrback(lambda _: None)

@@ -33,10 +33,19 @@ class Output:
         self._beginning: Deferred[Any] | None = None
         self._draft: Draft | None = None
 
+    @classmethod
+    def of(cls, output: Sink | Output | None, job: Job) -> Output | None:
+        """
+        What a run of C{job} is given as its output; it may have begun already.
+        """
+        return output if output is None or isinstance(output, Output) else cls(output, job)
+
     def begin(self) -> Deferred[Draft]:
         """
         Fires with the draft that goes to the workers, or fails with L{BadInput}.
         """
+        if self._draft is not None:
+            return succeed(self._draft)
         if isinstance(self.sink, type) or not callable(getattr(self.sink, "begin", None)):
             raise BadInput(f"output takes a PartFiles or another Sink, not {self.sink!r:.200}")
         if self._job.policy.checkpoint is not None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
+from .._wire.messages import NO_COUNTS, Counts
+
 Handle = Hashable
 """Stands for what a task gave. Only the backend knows what is behind it, and where."""
 
@@ -153,6 +155,7 @@ class Outcome:
     seconds: float = 0.0
     counters: tuple[tuple[str, str, int], ...] = ()
     skipped: tuple[tuple[int, str], ...] = ()
+    counts: Counts = NO_COUNTS
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ class Tally:
     records: int = 0
     counters: Counter[tuple[str, str]] = field(default_factory=Counter)
     skipped: list[BadRecord] = field(default_factory=list)
+    emitted: int = 0
+    spilled: int = 0
 
     @classmethod
     def of(cls, attempt: MapAttempt, outcome: Outcome) -> Tally:
@@ -45,6 +47,8 @@ class Tally:
             records=outcome.records,
             counters=Counter({(group, name): n for group, name, n in outcome.counters}),
             skipped=bad,
+            emitted=outcome.counts.emitted,
+            spilled=outcome.counts.spilled,
         )
 
     def add(self, other: Tally) -> None:
@@ -55,6 +59,8 @@ class Tally:
         self.records += other.records
         self.counters.update(other.counters)
         self.skipped.extend(other.skipped)
+        self.emitted += other.emitted
+        self.spilled += other.spilled
 
     def take_back(self, other: Tally) -> None:
         """
@@ -63,6 +69,8 @@ class Tally:
         self.chunks -= other.chunks
         self.records -= other.records
         self.counters.subtract(other.counters)
+        self.emitted -= other.emitted
+        self.spilled -= other.spilled
         if other.skipped:
             gone = set(other.skipped)
             self.skipped = [bad for bad in self.skipped if bad not in gone]
@@ -256,11 +264,15 @@ def partitions(outcomes: Sequence[Outcome], plan: Plan, many: int) -> Sequence[i
 class Last:
     """
     The last fold: one attempt, or one for each partition.
+
+    @ivar combined: how many values or keys went into it. C{groups}, C{spilled}: what its attempts have counted.
     """
 
-    def __init__(self, ids: Iterable[int]) -> None:
+    def __init__(self, ids: Iterable[int], inputs: Iterable[Outcome]) -> None:
         self._open = {id: number for number, id in enumerate(ids)}
         self._handles: list[Handle] = [None] * len(self._open)
+        self.combined = sum(outcome.size for outcome in inputs)
+        self.groups = self.spilled = 0
 
     def __contains__(self, id: int) -> bool:
         return id in self._open
@@ -271,11 +283,13 @@ class Last:
         """
         self._open[new] = self._open.pop(id)
 
-    def put(self, id: int, handle: Handle) -> None:
+    def put(self, id: int, outcome: Outcome) -> None:
         """
         What came of an attempt.
         """
-        self._handles[self._open.pop(id)] = handle
+        self._handles[self._open.pop(id)] = outcome.handle
+        self.groups += outcome.counts.groups
+        self.spilled += outcome.counts.spilled
 
     def handles(self) -> tuple[Handle, ...] | None:
         """

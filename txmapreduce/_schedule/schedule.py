@@ -71,7 +71,7 @@ class Schedule:
     Decides what a run does next.
 
     @ivar over: the run has ended, well or not.
-    @ivar tally: what the accepted chunks add up to. C{retried}: how many attempts had to be made again.
+    @ivar tally: what the accepted chunks add up to. C{retried}: attempts that were made again. C{last}: the last fold.
     """
 
     def __init__(self, plan: Plan, now: float) -> None:
@@ -98,7 +98,7 @@ class Schedule:
         self._folds: dict[int, Place] = {}
         self._alone = 0  # the attempt that runs alone, or has
         self._tickets: dict[int, int] = {}
-        self._last: Last | None = None
+        self.last: Last | None = None
         self._out: list[Instruction] = []
 
     @property
@@ -130,7 +130,7 @@ class Schedule:
             return []
         getattr(self, _HANDLERS[type(event)])(event, now)
         if not self.over:
-            if self._last is None:
+            if self.last is None:
                 self._fold_due()
             self._fill(now)
             self._conclude()
@@ -191,7 +191,7 @@ class Schedule:
         attempts, tally = self._bag.lose(event.handle)
         if not attempts:
             return
-        self._last = None  # whatever is still told of it: there will be another one, of all chunks
+        self.last = None  # whatever is still told of it: there will be another one, of all chunks
         self.tally.take_back(tally)
         self.retried += len(attempts)
         self._waiting.extendleft(replace(attempt, id=self._new_id()) for attempt in reversed(attempts))
@@ -303,11 +303,11 @@ class Schedule:
             self._out.append(Answer(self._tickets.pop(attempt.id), (outcome.handle,)))
         elif attempt.id in self._folds:
             self._partials.put(self._folds.pop(attempt.id), outcome)
-        elif self._last is not None and attempt.id in self._last:
-            self._last.put(attempt.id, outcome.handle)
+        elif self.last is not None and attempt.id in self.last:
+            self.last.put(attempt.id, outcome)
 
     def _broken_fold(self, attempt: FoldAttempt, event: Broke) -> None:
-        id, ticket, last = attempt.id, self._tickets.pop(attempt.id, None), self._last
+        id, ticket, last = attempt.id, self._tickets.pop(attempt.id, None), self.last
         if ticket is None and id not in self._folds and (last is None or id not in last):
             return  # inputs of the last fold were lost, so it is not the last one any more
         if not event.retry or (event.charge and attempt.attempt > self.plan.retries):
@@ -336,20 +336,20 @@ class Schedule:
         return self._reading.ended and not (self._reading.pending or self._waiting or self._mapping or self._folds)
 
     def _conclude(self) -> None:
-        if self._last is None and self._complete():
+        if self.last is None and self._complete():
             if self.plan.collects:
                 return self._end(Conclude(()))
             self._submit_last()
-        handles = None if self._last is None else self._last.handles()
+        handles = None if self.last is None else self.last.handles()
         if handles is not None:
             self._end(Conclude(handles))
 
     def _submit_last(self) -> None:
         outcomes = self._partials.all()
         inputs = tuple(outcome.handle for outcome in outcomes)
-        parts = partitions(outcomes, self.plan, MANY_KEYS)
-        attempts = [FoldAttempt(self._new_id(), 1, inputs, partition, True) for partition in parts]
-        self._last = Last(attempt.id for attempt in attempts)
+        cut = partitions(outcomes, self.plan, MANY_KEYS)
+        attempts = [FoldAttempt(self._new_id(), 1, inputs, partition, True) for partition in cut]
+        self.last = Last([attempt.id for attempt in attempts], outcomes)
         for attempt in attempts:
             self._submit(attempt)
 

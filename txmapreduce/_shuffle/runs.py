@@ -2,24 +2,20 @@
 Sorted runs: tables that were written to a file in the order of their ranks, and are read back block by block.
 
 A file has one run. It is a row of blocks and an index. A block is some consecutive entries as three columns (ranks,
-keys, entries), encoded, behind a header with a CRC-32 of it; the index has the first rank and the place of each block,
-so any range of ranks can be read without the rest. Blocks are not compressed: with zlib at its fastest that took 80 to
-200 ns for an entry where writing and reading it take 10, and files are read back within minutes.
+keys, entries), encoded; the index has the first rank and the place of each block, so any range of ranks can be read
+without the rest.
 """
 
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .._files.space import free_space
 from .._values.loading import Buffer
-from ..errors import SpillFailed
+from .blocks import BlockWriter, read_block, reading
 from .ordering import END, START, Range, Rank
 
 __all__ = ["BLOCK", "Columns", "Cursor", "Run", "RunWriter", "TableCursor"]
@@ -29,8 +25,6 @@ BLOCK = 32 << 10
 
 _MOST = 4096
 """Entries of one block at the most."""
-_HEADER = struct.Struct("<II")
-_LENGTH = struct.Struct("<Q")
 
 Dump = Callable[[Any], Sequence[Buffer]]
 Load = Callable[[Sequence[Buffer]], Any]
@@ -71,26 +65,18 @@ class RunWriter:
         """
         @param slices: cuts one entry that is large into so many smaller ones, of the same key, where that can be done.
         """
-        self._path = path
         self._dump = dump
         self._slices = slices
         self._count = 256
         self._entries = 0
-        self._at = 0
         self._index: list[tuple[Any, int]] = []
-        with writing(path):
-            self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=1 << 18)  # noqa: SIM115
+        self._file = BlockWriter(path)
 
     def __enter__(self) -> RunWriter:
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is not None:
-            with writing(self._path):
-                os.unlink(self._path)
-        if not self._file.closed:
-            with writing(self._path):
-                self._file.close()
+    def __exit__(self, *failure: Any) -> None:
+        self._file.__exit__(*failure)
 
     def write(self, ranks: Sequence[Any], keys: Sequence[Any], entries: Sequence[Any]) -> None:
         """
@@ -107,11 +93,10 @@ class RunWriter:
         """
         The run, whole and on the disk.
         """
-        nbytes = self._at
-        self._put(self._index)
-        with writing(self._path):
-            self._file.close()
-        return Run(self._path, nbytes, nbytes, self._entries)
+        nbytes = self._file.at
+        self._file.write(self._dump(self._index))
+        self._file.close()
+        return Run(self._file.path, nbytes, nbytes, self._entries)
 
     def _block(self, ranks: Sequence[Any], keys: Sequence[Any], entries: Sequence[Any]) -> None:
         """
@@ -135,22 +120,9 @@ class RunWriter:
         self._count = max(1, min(len(keys) * BLOCK // max(1, size), 2 * len(keys), _MOST))
 
     def _put_block(self, rank: Any, count: int, buffers: Sequence[Buffer]) -> None:
-        self._index.append((rank, self._at))
+        self._index.append((rank, self._file.at))
         self._entries += count
-        self._write(buffers)
-
-    def _put(self, value: Any) -> None:
-        self._write(self._dump(value))
-
-    def _write(self, buffers: Sequence[Buffer]) -> None:
-        lengths = b"".join(_LENGTH.pack(len(buffer)) for buffer in buffers)
-        check = zlib.crc32(lengths)
-        for buffer in buffers:
-            check = zlib.crc32(buffer, check)
-        with writing(self._path):
-            for data in (_HEADER.pack(check, len(buffers)), lengths, *buffers):
-                self._file.write(data)
-                self._at += len(data)
+        self._file.write(buffers)
 
 
 class Cursor:
@@ -239,23 +211,8 @@ class Cursor:
         return Columns(keys if self.ranks is self.keys else self.ranks[at:end], keys, self.entries[at:end])
 
     def _read(self, place: int, length: int) -> Any:
-        with reading(self._path):
-            data = memoryview(bytearray(os.pread(self._fd, length, place)))
-        self.nbytes += len(data)
-        try:
-            check, count = _HEADER.unpack_from(data)
-            good = len(data) == length and zlib.crc32(data[_HEADER.size :]) == check
-        except struct.error:
-            good = False
-        if not good:
-            raise SpillFailed(f"{self._path} is damaged: what was read at {place} is not what was written there")
-        at = _HEADER.size + count * _LENGTH.size
-        buffers = []
-        for n in range(count):
-            (size,) = _LENGTH.unpack_from(data, _HEADER.size + n * _LENGTH.size)
-            buffers.append(data[at : at + size])
-            at += size
-        return self._load(buffers)
+        self.nbytes += length
+        return self._load(read_block(self._fd, self._path, place, length))
 
 
 class TableCursor(Cursor):
@@ -289,31 +246,3 @@ class TableCursor(Cursor):
         """
         first, self._filled = not self._filled, True
         return first and self.left()
-
-
-class writing:
-    """
-    Around what writes a file of a run: an error says where, and how much room there is.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            folder = os.path.dirname(self._path)
-            room = free_space(error, self._path)
-            raise SpillFailed(f"can't write to the spill folder {folder}: {error.strerror}{room}") from error
-
-
-class reading(writing):
-    """
-    Around what reads one.
-    """
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise SpillFailed(f"can't read {self._path}: {error.strerror}") from error

@@ -84,6 +84,8 @@ class Spilled:
 class Store:
     """
     The files of a run, as one worker sees them.
+
+    @ivar nbytes: how many bytes of runs have been written.
     """
 
     def __init__(self, spill: Spill, dump: Dump, load: Load, announce: Callable[[], None]) -> None:
@@ -93,11 +95,12 @@ class Store:
         assert spill.folder is not None
         self._folder = spill.folder
         self._memory = spill.memory
-        self._dump = dump
-        self._load = load
+        self.dump = dump
+        self.load = load
         self._announce = announce
         self._names = map(f"{os.getpid()}-{os.urandom(4).hex()}-{{}}".format, count())
         self._base = self._least = resident_memory()
+        self.nbytes = 0
 
     def full(self) -> bool:
         """
@@ -122,9 +125,7 @@ class Store:
         """
         Write tables, the ranks of each above those of the one before it, as one run.
         """
-        self._wait_for_folder()
-        path = os.path.join(self._folder, next(self._names))
-        with RunWriter(path, self._dump, _slices(aggregate)) as writer:
+        with RunWriter(self.new_path(), self.dump, _slices(aggregate)) as writer:
             for batch in batches:
                 if isinstance(batch, LongKey):
                     _write_long(writer, batch, aggregate)
@@ -132,13 +133,22 @@ class Store:
                     writer.write(*batch)
                 else:
                     writer.write(*aggregate.order.arranged(combined(batch, aggregate)))
-            return writer.finish()
+            run = writer.finish()
+            self.nbytes += run.nbytes
+            return run
 
     def cursors(self, runs: Iterable[Run], aggregate: Keyed, within: Range = (START, END)) -> Iterator[Cursor]:
         """
         Runs to be read, each opened when it is asked for.
         """
-        return (Cursor(run, self._load, within, aggregate.order.rank) for run in runs)
+        return (Cursor(run, self.load, within, aggregate.order.rank) for run in runs)
+
+    def new_path(self) -> str:
+        """
+        The path for a file of the run's folder, which is there then.
+        """
+        self._wait_for_folder()
+        return os.path.join(self._folder, next(self._names))
 
     def _wait_for_folder(self) -> None:
         if os.path.isdir(self._folder):

@@ -83,6 +83,7 @@ class Folder:
     """
     Folds the partials of one program.
 
+    @ivar groups: how many keys have been finished.
     @ivar cuts_keys: partitions are cut when the last fold is done, since they are ranges of the keys that there are.
     """
 
@@ -90,6 +91,7 @@ class Folder:
         self._aggregate: Any = aggregate
         self._store = store
         self.by_key = by_key(aggregate)
+        self.groups = 0
         self.cuts_keys = self.by_key and not is_cut(aggregate)
 
     def fold(self, partials: Iterable[Any], partition: tuple[int, int] = WHOLE) -> Any:
@@ -161,6 +163,8 @@ class Folder:
         if self.cuts_keys and partition != WHOLE:
             return self._merged((), folded, partition)
         finish = self._aggregate.finish
+        if self.by_key and not isinstance(self._aggregate, Sorted):
+            self.groups += len(folded)
         if isinstance(self._aggregate, InOrder):
             return finish(_as_dict(folded))
         return folded.update(finish) if isinstance(folded, Partition) else finish(folded)
@@ -175,8 +179,10 @@ class Folder:
             yield list(batch.keys)
             return
         if not isinstance(batch, LongKey):
+            self.groups += len(batch)
             yield self._aggregate.finish(batch)
             return
+        self.groups += 1
         inner = self._aggregate.inner
         outputs = iter(inner.outputs(batch.key, chain.from_iterable(values for _, values in batch.parts)))
         while some := list(islice(outputs, SLICE)):

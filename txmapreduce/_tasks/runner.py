@@ -21,15 +21,17 @@ from typing import Any
 from .. import _context
 from .._aggregate import Aggregate
 from .._shuffle.grouping import Tag
+from .._shuffle.interim import Interim, InterimSplit, PartWriter
 from .._shuffle.keys import Stream, whole
 from .._shuffle.spill import Pile, Spill, Store, Unfoldable
-from .._wire.messages import NO_CHUNK, Report
+from .._wire.messages import NO_CHUNK, Counts, Report
 from ..inputs import Split
 from ..outputs import Draft
 from .careful import marker, piece
 from .failures import described
 from .folding import EMPTY, STAYS, WHOLE, Folder, Reduce
 from .mapping import Progress, all_values, check_pairs, good_values
+from .writing import Watched
 
 __all__ = ["EMPTY", "STAYS", "MapTask", "Outcome", "Program", "Reduce", "WHOLE", "Runner", "TaskError"]
 
@@ -135,8 +137,10 @@ class Runner:
         self.program = program
         self._store = store
         self._folder = Folder(program.aggregate, store)
+        self._output = PartWriter(store) if isinstance(program.draft, Interim) else program.draft
         self._note = memoryview(bytearray(8)).cast("q") if note is None else note
         self._context = _context.Task(program.seed)
+        self._emitted = self._spilled = 0
         self._held: list[Any] = []  # the accumulator that is kept from task to task, if there is one
         self._own: list[Any] = []  # the part of it that stays for the last fold
 
@@ -153,7 +157,7 @@ class Runner:
         _context.enter(context)
         begun = time.perf_counter()
         try:
-            if self.program.draft is not None and self.program.collects:
+            if self._output is not None and self.program.collects:
                 partial = self._write(self._values(task, source, progress, skipped), task.id)
             else:
                 partial = self._fold_chunks(task, source, hold, progress, skipped)
@@ -182,10 +186,17 @@ class Runner:
         """
         What the task that was run last says on the side.
         """
-        counters = self._context.counters.items()
-        return Report(
-            tuple((group, name, n) for (group, name), n in counters), tuple(skipped), self._context.status_text
-        )
+        counters = tuple((group, name, n) for (group, name), n in self._context.counters.items())
+        return Report(counters, tuple(skipped), self._context.status_text, self._counts())
+
+    def _counts(self) -> Counts:
+        """
+        What was counted since the last report.
+        """
+        before, self._spilled = self._spilled, 0 if self._store is None else self._store.nbytes
+        counts = Counts(self._emitted, self._folder.groups, self._spilled - before)
+        self._emitted = self._folder.groups = 0
+        return counts
 
     def _fold_chunks(
         self,
@@ -196,11 +207,15 @@ class Runner:
         skipped: list[tuple[int, str]],
     ) -> Any:
         acc = self._held.pop() if hold and self._held else self._zero()
+        before = acc.pairs if isinstance(acc, Pile) else 0
         tag = Tag((task.first << 32) + task.start)
         for values in self._values(task, source, progress, skipped):
             acc = acc.add(values, tag) if isinstance(acc, Pile) else self.program.aggregate.add_many(acc, values)
         if isinstance(acc, Pile):
             acc.file(tag)
+            self._emitted = acc.pairs - before
+        elif self.program.collects:
+            self._emitted = len(acc)
         if hold:
             self._held.append(acc)
         return acc
@@ -227,14 +242,16 @@ class Runner:
         """
         Have records written as one part of the output, by attempt C{id}. The receipt for it, in a list.
         """
-        assert self.program.draft is not None
-        watched = _Watched(records)
+        assert self._output is not None
+        watched = Watched(records)
         try:
-            return [self.program.draft.write(iter(watched), id)]
+            return [self._output.write(iter(watched), id)]
         except BaseException as error:
             if error is watched.error:
                 raise
             raise TaskError(self._context.index, NO_CHUNK, "write") from error
+        finally:
+            self._emitted = watched.count
 
     def _plan(
         self, task: MapTask, source: Sequence[Any] | Split
@@ -249,7 +266,8 @@ class Runner:
             # Each block is a chunk of its own: what a batched mapper takes is a record here.
             return self._mapping(False, extra_flat=batched), ((task.first, batch) for batch in source.batches())
         size = task.chunksize if batched else 0
-        return self._mapping(batched), ((task.first, part) for batch in source.batches() for part in _cut(batch, size))
+        batches = source.batches_in(self._store) if isinstance(source, InterimSplit) else source.batches()
+        return self._mapping(batched), ((task.first, part) for batch in batches for part in _cut(batch, size))
 
     def _mapping(self, batched: bool, extra_flat: bool = False) -> _Values:
         program = self.program
@@ -284,7 +302,7 @@ class Runner:
         with self._folding(attempt):
             folded = folder.fold(itertools.chain(kept, partials), partition)
             result = folder.finish(folded, partition) if finish else folder.relieved(folded)
-            if finish and self.program.draft is not None and result is not EMPTY:
+            if finish and self._output is not None and result is not EMPTY:
                 pieces = result if isinstance(result, Stream) and self._has_records else [whole(result)]
                 return self._write(map(self._records, pieces), id)
         return Stream(self._streamed(iter(result), attempt)) if isinstance(result, Stream) else result
@@ -359,24 +377,6 @@ class Runner:
         """
         with self._folding(1):
             return self._folder.parts(folded, npartitions)
-
-
-class _Watched:
-    """
-    Records on their way to the output, and what was raised when they were made.
-    """
-
-    def __init__(self, records: Iterable[Iterable[Any]]) -> None:
-        self._records = records
-        self.error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[Any]:
-        try:
-            for some in self._records:
-                yield from some
-        except BaseException as error:
-            self.error = error
-            raise
 
 
 def _chunks(task: MapTask, records: Sequence[Any]) -> Iterable[tuple[int, Sequence[Any]]]:

@@ -201,6 +201,20 @@ class Free(NamedTuple):
     buffers: tuple[Buffer, ...] = ()
 
 
+class Counts(NamedTuple):
+    """
+    How much a task had in hand. C{emitted}: values or pairs that its mapper gave, where they are not reduced at once;
+    C{groups}: keys that were reduced for the last time; C{spilled}: bytes that its worker wrote to files.
+    """
+
+    emitted: int = 0
+    groups: int = 0
+    spilled: int = 0
+
+
+NO_COUNTS = Counts()
+
+
 class Report(NamedTuple):
     """
     What a task says on the side. Not a message: a buffer of L{Done}, since it can be long.
@@ -212,6 +226,7 @@ class Report(NamedTuple):
     counters: tuple[tuple[str, str, int], ...] = ()
     skipped: tuple[tuple[int, str], ...] = ()
     status: str = ""
+    counts: Counts = NO_COUNTS
 
     def encoded(self) -> tuple[bytes, ...]:
         """
@@ -220,7 +235,7 @@ class Report(NamedTuple):
         if self == Report():
             return ()
         counters = [(group, name, str(n)) for group, name, n in self.counters]
-        return (msgpack.packb((counters, self.skipped, self.status), unicode_errors="surrogatepass"),)
+        return (msgpack.packb((counters, self.skipped, self.status, self.counts), unicode_errors="surrogatepass"),)
 
     @classmethod
     def decoded(cls, data: Buffer) -> Report:
@@ -231,11 +246,12 @@ class Report(NamedTuple):
         """
         try:
             check_items(data, len(data), MAX_REPORT_ITEMS)
-            counters, skipped, status = msgpack.unpackb(data, use_list=False, unicode_errors="surrogatepass")
+            counters, skipped, status, counts = msgpack.unpackb(data, use_list=False, unicode_errors="surrogatepass")
             return cls(
                 tuple((str(group), str(name), int(n)) for group, name, n in counters),
                 tuple((int(at), str(text)) for at, text in skipped),
                 str(status),
+                Counts(*map(int, counts)),
             )
         except Exception as error:
             raise ProtocolError(f"a task's report can't be read: {error}") from error

@@ -18,18 +18,13 @@ import gc
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from .._shuffle.keys import Items, Partition, pieces
-from .._shuffle.rows import Rows
-from .._shuffle.spill import Spilled, Store
-from .._tasks.failures import class_names, error_text, traceback_text
-from .._tasks.runner import STAYS, WHOLE, MapTask, Runner, TaskError
+from .._shuffle.spill import Store
+from .._tasks.runner import Program, Runner, TaskError
 from .._values.broadcast import forget
 from .._values.codec import Codec
 from .._values.loading import Buffer, setting_up
-from .._values.plain import dumps as dump_plain
 from .._wire.arena import Arena, join, return_free_memory
 from .._wire.frames import Decoder, encode
 from .._wire.messages import (
@@ -37,7 +32,6 @@ from .._wire.messages import (
     VERSION,
     Define,
     Done,
-    Failed,
     Fold,
     Forget,
     Free,
@@ -49,9 +43,9 @@ from .._wire.messages import (
     Release,
     Spills,
     Surroundings,
-    cut,
 )
 from ..errors import ProtocolError
+from .answers import answer_fold, answer_map, encoded, failed, size_of
 from .lifeline import die_with, own_group
 from .surroundings import in_place, own_signals, take_over
 
@@ -78,13 +72,14 @@ class _Run:
         self.runner: Runner | None = None
         self.broken: BaseException | None = None
 
-    def define(self, number: int, blob: Buffer) -> None:
+    def define(self, blob: Buffer) -> None:
         """
-        Load a blob of definitions. What goes wrong is told with the next task, which needs it.
+        Load a blob of definitions. What goes wrong is told with the next task, which needs it. The last program that is
+        defined counts: those before it are of earlier steps, and bring the classes that their results are made of.
         """
         try:
             loaded = self.codec.define(blob)
-            if number == 0:
+            if isinstance(loaded, Program):
                 spill, codec = loaded.spill, self.codec
                 store = None if spill is None else Store(spill, codec.dumps, codec.loads, self._wants_folder)
                 self.runner = Runner(loaded, self.note, store)
@@ -170,7 +165,7 @@ class Worker:
         run = self._runs.get(message.run)
         if run is None:
             run = self._runs[message.run] = _Run(self._note, lambda: self.send(Spills(message.run)))
-        run.define(message.number, message.buffers[0])
+        run.define(message.buffers[0])
 
     def _initialize(self, blob: Buffer) -> None:
         """
@@ -181,7 +176,9 @@ class Worker:
             with setting_up(initializer):
                 initializer(*arguments)
         except BaseException as error:
-            self._fail(SETUP_RUN, 0, TaskError(NO_CHUNK, NO_CHUNK, "start"), error, Codec())
+            problem = TaskError(NO_CHUNK, NO_CHUNK, "start")
+            problem.__cause__ = error
+            self._fail(SETUP_RUN, 0, problem, Codec())
             sys.exit(1)
         self._flush()
         self.send(Done(SETUP_RUN, 0, False, 0, 0, 0.0, (), ()))
@@ -194,40 +191,13 @@ class Worker:
 
     def _map(self, message: Map) -> None:
         run = self._runs[message.run]
-        codec = run.codec
         self._note_down(message.first, message.run, message.task)
         try:
-            runner = run.ready()
-            source = _loaded(codec, message)
-            task = MapTask(
-                message.attempt,
-                message.first,
-                message.count,
-                message.chunksize,
-                message.hold,
-                message.task,
-                message.careful,
-                message.start,
-                message.stop,
-            )
-            outcome = runner.map(task, source)
-            del source
-            dump = dump_plain if runner.program.plain_maps else codec.dumps
-            lengths, buffers = ((), ()) if outcome.held else _encoded(dump, [outcome.partial], message.first)
+            done = answer_map(run.ready(), run.codec, message)
         except TaskError as error:
-            self._fail(message.run, message.task, error, error.__cause__, codec)
+            self._fail(message.run, message.task, error, run.codec)
             return
-        done = Done(
-            message.run,
-            message.task,
-            outcome.held,
-            outcome.records,
-            outcome.size,
-            outcome.seconds,
-            lengths,
-            (*buffers, *outcome.report.encoded()),
-        )
-        self._give(done, message.task, message.first, codec)
+        self._give(done, message.task, message.first, run.codec)
 
     def _give(self, answer: Done | Parts, task: int, chunk: int, codec: Codec) -> None:
         """
@@ -237,61 +207,38 @@ class Worker:
         try:
             self.send(answer)
         except ProtocolError as error:
-            self._fail(answer.run, task, TaskError(chunk, NO_CHUNK, "result"), error, codec)
+            problem = TaskError(chunk, NO_CHUNK, "result")
+            problem.__cause__ = error
+            self._fail(answer.run, task, problem, codec)
 
     def _fold(self, message: Fold) -> None:
         run = self._runs[message.run]
-        codec = run.codec
         self._note_down(NO_CHUNK, message.run, message.task)
         try:
-            runner = run.ready()
-            partials = (codec.loads(part) for part in cut(message.buffers, message.lengths))
-            partition = WHOLE if message.partition < 0 else (message.partition, message.npartitions)
-            result = runner.fold(partials, message.finish, message.attempt, message.kept, partition, message.task)
-            parts = pieces(result) if message.finish else runner.parts(result, message.npartitions)
-            dump = dump_plain if message.finish and runner.program.plain_result else codec.dumps
-            sizes: list[int] = []
-            lengths, buffers = _encoded(dump, _measured(parts, sizes), NO_CHUNK)
-            size = sum(sizes)
-            buffers = (*buffers, *runner.report().encoded())
+            done = answer_fold(run.ready(), run.codec, message)
         except TaskError as error:
-            self._fail(message.run, message.task, error, error.__cause__, codec)
+            self._fail(message.run, message.task, error, run.codec)
             return
-        self._give(
-            Done(message.run, message.task, False, 0, size, 0.0, lengths, buffers), message.task, NO_CHUNK, codec
-        )
-        self._gave_much = message.finish and size > _MUCH
+        self._give(done, message.task, NO_CHUNK, run.codec)
+        self._gave_much = message.finish and done.size > _MUCH
 
     def _hand_over(self, message: HandOver) -> None:
         run = self._runs[message.run]
         try:
             parts = run.ready().hand_over(message.npartitions, message.keep)
-            lengths, buffers = _encoded(run.codec.dumps, parts, NO_CHUNK)
+            lengths, buffers = encoded(run.codec.dumps, parts, NO_CHUNK)
         except TaskError as error:
-            self._fail(message.run, 0, error, error.__cause__, run.codec)
+            self._fail(message.run, 0, error, run.codec)
             return
-        self._give(Parts(message.run, sum(map(_size, parts)), lengths, buffers), 0, NO_CHUNK, run.codec)
+        self._give(Parts(message.run, sum(map(size_of, parts)), lengths, buffers), 0, NO_CHUNK, run.codec)
 
-    def _fail(self, run: int, task: int, where: TaskError, error: BaseException | None, codec: Codec) -> None:
+    def _fail(self, run: int, task: int, error: TaskError, codec: Codec) -> None:
         """
         Tell the coordinator what the user's code raised.
         """
-        error = error if error is not None else where
-        pickled = codec.dump_exception(error)
+        answer = failed(run, task, error, codec)
         self._flush()
-        self.send(
-            Failed(
-                run,
-                task,
-                where.chunk,
-                where.record,
-                where.stage,
-                class_names(error),
-                error_text(error) + where.detail,
-                traceback_text(error),
-                () if pickled is None else (pickled,),
-            )
-        )
+        self.send(answer)
 
     def _flush(self) -> None:
         """
@@ -300,44 +247,6 @@ class Worker:
         for stream in (self._stdout, self._stderr):
             with contextlib.suppress(Exception):  # the user's code closed it, or broke it: its loss
                 stream.flush()
-
-
-_Dump = Callable[[Any], list[Buffer]]
-
-
-def _size(part: object) -> int:
-    return len(part) if isinstance(part, (dict, list, set, Items, Partition, Rows, Spilled)) else 1
-
-
-def _measured(parts: Iterable[Any], sizes: list[int]) -> Iterator[Any]:
-    for part in parts:
-        sizes.append(_size(part))
-        yield part
-
-
-def _loaded(codec: Codec, message: Map) -> Any:
-    try:
-        return codec.loads(message.buffers)
-    except BaseException as error:
-        raise TaskError(message.first, NO_CHUNK, "load") from error
-
-
-def _encoded(dump: _Dump, values: Any, chunk: int) -> tuple[tuple[int, ...], tuple[Buffer, ...]]:
-    """
-    The buffers of several values, one after the other, and how many each has.
-    """
-    lengths: list[int] = []
-    buffers: list[Buffer] = []
-    try:
-        for value in values:
-            encoded = [] if value is STAYS else dump(value)
-            lengths.append(len(encoded))
-            buffers.extend(encoded)
-    except TaskError:  # a result that is made while it is encoded
-        raise
-    except BaseException as error:
-        raise TaskError(chunk, NO_CHUNK, "result") from error
-    return tuple(lengths), tuple(buffers)
 
 
 def write_all(fd: int, buffers: Sequence[Buffer]) -> None:

@@ -103,9 +103,11 @@ class PortableSession(Session, Protocol):
     A session whose partials can outlive it.
     """
 
-    def export(self, handle: Handle) -> Sequence[Sequence[Buffer]]:
+    def export(self, handle: Handle) -> Deferred[Sequence[Sequence[Buffer]]]:
         """
         What is behind the handle of a map, encoded, for another run of the same job to L{adopt}. It was not held.
+
+        @return: fires with that.
         """
 
     def adopt(self, parts: Sequence[Sequence[Buffer]], chunk: Chunk) -> Handle:
@@ -119,11 +121,15 @@ class Backend(Protocol):
     What C{backend=} takes.
     """
 
-    def open(self, program: Program, functions: Mapping[str, Any], listener: Listener) -> PortableSession:
+    def open(
+        self, program: Program, functions: Mapping[str, Any], listener: Listener, after: Any = None
+    ) -> PortableSession:
         """
         Begin a run.
 
         @param functions: the user's objects in the program by the name of their parameter, for error messages.
+        @param after: for a step after the first, the session of the step before, which this backend has opened, too. It
+            stays open as long as this one is: what its tasks gave is the input, in splits of L{Interim}.
         @raise NotSerializable: the program can't be sent.
         @raise BackendUnavailable: the backend is closed.
         """

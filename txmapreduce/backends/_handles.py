@@ -175,16 +175,16 @@ def outcome_of(message: Done, task: Task, report: Report, partial: Partial, npar
         seconds=message.seconds,
         counters=report.counters,
         skipped=report.skipped,
+        counts=report.counts,
     )
 
 
-def failure_of(message: Failed, task: Task | None, pid: int) -> TaskFailed | SpillFailed:
+def failure_of(message: Failed, attempt: Attempt | None, pid: int) -> TaskFailed | SpillFailed:
     """
     What the user gets to see of it; its cause is not loaded yet.
 
-    @raise ProtocolError: that is no failure of this task.
+    @raise ProtocolError: that is no failure of this attempt.
     """
-    attempt = None if task is None else task.attempt
     if (
         message.chunk != NO_CHUNK
         and isinstance(attempt, MapAttempt)

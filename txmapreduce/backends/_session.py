@@ -61,11 +61,19 @@ class ProcessSession:
     """
 
     def __init__(
-        self, reactor: Any, pool: Pool, workers: int, program: Program, functions: Mapping[str, Any], listener: Listener
+        self,
+        reactor: Any,
+        pool: Pool,
+        workers: int,
+        program: Program,
+        functions: Mapping[str, Any],
+        listener: Listener,
+        after: ProcessSession | None = None,
     ) -> None:
         self.workers = workers
         self.waiting: deque[Ticket] = deque()
-        self._codec = LocalCodec("coordinator")  # in another run of the same job each class has the same token
+        # In another run of the same job each class has the same token; what a step gave is read with its classes.
+        self._codec: LocalCodec = LocalCodec("coordinator") if after is None else after._codec
         self._folder = SpillFolder(reactor, program, listener)
         program = with_spill(program, self._folder.path, workers, pool.memory_limit)
         self._codec.encode_program(program, functions)
@@ -121,12 +129,12 @@ class ProcessSession:
         assert isinstance(handle, Partial) and handle.parts is not None
         return succeed(map(load_plain if self._program.plain_result else self._codec.loads, handle.parts))
 
-    def export(self, handle: Handle) -> Sequence[Sequence[Buffer]]:
+    def export(self, handle: Handle) -> Deferred[Sequence[Sequence[Buffer]]]:
         """
         The encoded parts of a partial that is here.
         """
         assert isinstance(handle, Partial) and handle.parts is not None
-        return handle.parts
+        return succeed(handle.parts)
 
     def adopt(self, parts: Sequence[Sequence[Buffer]], chunk: Chunk) -> Partial:
         """
@@ -270,7 +278,7 @@ class ProcessSession:
 
     def _failed(self, slot: Slot, message: Failed) -> None:
         task = self._tasks.get(message.task)
-        error = failure_of(message, task, slot.child.pid)
+        error = failure_of(message, None if task is None else task.attempt, slot.child.pid)
         if message.task:
             self._pool.answered(slot, message.task)
         if message.buffers and not self._program.plain_result:

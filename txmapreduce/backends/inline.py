@@ -14,6 +14,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from .._schedule.events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
+from .._shuffle.interim import Interim
 from .._shuffle.keys import Partition, pieces, whole
 from .._tasks.failures import class_names, error_text, failure_text, traceback_text
 from .._tasks.folding import is_cut
@@ -21,6 +22,7 @@ from .._tasks.runner import WHOLE, MapTask, Program, Runner, TaskError
 from .._values.codec import Buffer
 from .._values.plain import dumps, loads
 from .._wire.messages import NO_CHUNK
+from .._worker.answers import size_of
 from ..errors import MapReduceError, NotSerializable, TaskFailed
 from . import AttemptFailed, Chunk, Listener
 
@@ -54,7 +56,9 @@ class Inline:
         """
         self._reactor = reactor
 
-    def open(self, program: Program, functions: Mapping[str, Any], listener: Listener) -> InlineSession:
+    def open(
+        self, program: Program, functions: Mapping[str, Any], listener: Listener, after: InlineSession | None = None
+    ) -> InlineSession:
         """
         Begin a run.
         """
@@ -81,6 +85,9 @@ class InlineSession:
         self._reactor = reactor
         self._program = program
         self._runner = Runner(program)
+        # What lies between steps stays here, so it may be anything.
+        self._gives_plain = program.plain_result and not isinstance(program.draft, Interim)
+        self._plain_maps = self._gives_plain and program.plain_maps
         self._nparts = program.npartitions or 1
         self._pending: dict[int, Deferred[Outcome]] = {}
 
@@ -106,12 +113,13 @@ class InlineSession:
         task = MapTask(attempt.attempt, attempt.first, attempt.count, attempt.chunksize, False, attempt.id)
         done = self._runner.map(task, chunk)
         return Outcome(
-            handle=_Value(_plain(done.partial, attempt.first) if self._program.plain_maps else done.partial),
+            handle=_Value(_plain(done.partial, attempt.first) if self._plain_maps else done.partial),
             records=done.records,
             size=done.size,
             seconds=done.seconds,
             counters=done.report.counters,
             skipped=done.report.skipped,
+            counts=done.report.counts,
         )
 
     def _fold(self, attempt: FoldAttempt) -> Outcome:
@@ -120,9 +128,9 @@ class InlineSession:
             inputs = map(deepcopy, inputs)  # the user's function may change what it is given
         partition = WHOLE if attempt.partition is None else (attempt.partition, self._nparts)
         value = whole(self._runner.fold(inputs, attempt.finish, attempt.attempt, partition=partition, id=attempt.id))
-        if attempt.finish and self._program.plain_result:
+        if attempt.finish and self._gives_plain:
             value = _plain(value, NO_CHUNK)
-        return Outcome(_Value(value), counters=self._runner.report().counters)
+        return Outcome(_Value(value), size=size_of(value), counts=self._runner.report().counts)
 
     def _inputs(self, attempt: FoldAttempt) -> Iterator[Any]:
         for handle in attempt.inputs:
@@ -148,13 +156,15 @@ class InlineSession:
         assert isinstance(handle, _Value)
         return succeed(pieces(handle.value))
 
-    def export(self, handle: Handle) -> list[list[Buffer]]:
+    def export(self, handle: Handle) -> Deferred[Sequence[Sequence[Buffer]]]:
         """
         The value, pickled.
         """
+        from twisted.internet.defer import succeed
+
         assert isinstance(handle, _Value)
         try:
-            return [[pickle.dumps(handle.value, 5)]]
+            return succeed([[pickle.dumps(handle.value, 5)]])
         except Exception as error:
             raise NotSerializable(f"what a chunk gave can't be written to the checkpoint: {error}") from error
 

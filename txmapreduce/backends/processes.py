@@ -118,12 +118,18 @@ class Processes(Service):
         (blob,) = codec.definitions
         return blob
 
-    def open(self, program: Program, functions: Mapping[str, Any], listener: Listener) -> ProcessSession:
+    def open(
+        self,
+        program: Program,
+        functions: Mapping[str, Any],
+        listener: Listener,
+        after: ProcessSession | None = None,
+    ) -> ProcessSession:
         """
         Begin a run; see L{Backend.open}.
         """
         pool = self._open_pool()
-        return ProcessSession(self._reactor, pool, self.max_workers, program, functions, listener)
+        return ProcessSession(self._reactor, pool, self.max_workers, program, functions, listener, after)
 
     def ahead(self, tasks: int | None) -> AbstractContextManager[None]:
         """

@@ -1,0 +1,106 @@
+"""
+Dask clusters of real processes on this machine, for tests.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+from tests.support import environment
+
+_QUIET = {
+    "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "warning",
+    "DASK_DISTRIBUTED__SCHEDULER__EVENTS_CLEANUP_DELAY": "1s",
+}
+
+
+class Cluster:
+    """
+    A scheduler and some workers of one thread each, which C{stop} ends.
+
+    @ivar file: the scheduler file.
+    """
+
+    def __init__(self, workers: int = 2, options: Sequence[str] = ("--no-nanny",)) -> None:
+        self.folder = tempfile.mkdtemp(prefix="txmapreduce-dask-")
+        self.file = os.path.join(self.folder, "scheduler.json")
+        self.log = os.path.join(self.folder, "log")
+        self._options = options
+        self.workers: list[subprocess.Popen[bytes]] = []
+        atexit.register(self.stop)
+        self.scheduler = self._start("scheduler", "--port", "0", "--idle-timeout", "600")
+        while not os.path.exists(self.file):
+            assert self.scheduler.poll() is None, self.said()
+            time.sleep(0.02)
+        for _ in range(workers):
+            self.add()
+
+    def add(self) -> None:
+        """
+        Start one more worker.
+        """
+        started = self._start("worker", "--nthreads", "1", "--death-timeout", "60", *self._options)
+        self.workers.append(started)
+
+    def _start(self, what: str, *options: str) -> subprocess.Popen[bytes]:
+        with open(self.log, "ab") as log:
+            return subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    f"distributed.cli.dask_{what}",
+                    "--scheduler-file",
+                    self.file,
+                    "--no-dashboard",
+                    "--host",
+                    "127.0.0.1",
+                    *(["--local-directory", self.folder] if what == "worker" else []),
+                    *options,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(**_QUIET),
+            )
+
+    def said(self) -> str:
+        """
+        What the processes have logged.
+        """
+        with open(self.log, encoding="utf-8") as log:
+            return log.read()
+
+    def stop(self) -> None:
+        """
+        End all processes, and remove what they left.
+        """
+        atexit.unregister(self.stop)
+        started = [*self.workers, *([self.scheduler] if hasattr(self, "scheduler") else [])]
+        for process in started:
+            process.terminate()
+        for process in started:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_shared: list[Cluster] = []
+
+
+def shared() -> Cluster:
+    """
+    Two workers that all tests share which do them no harm. They end with this process.
+    """
+    if not _shared:
+        _shared.append(Cluster())
+    return _shared[0]

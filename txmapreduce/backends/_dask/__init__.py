@@ -1,0 +1,3 @@
+"""
+What the backend for Dask distributed is made of.
+"""
