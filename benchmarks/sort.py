@@ -1,7 +1,7 @@
 """
 A sort of generated lines next to GNU sort's, in the same run.
 
-    python -m benchmarks.sort [--size BYTES] [--memory BYTES] [--folder FOLDER]
+    scripts/bench sort [--size BYTES] [--memory BYTES] [--folder FOLDER]
 
 Lines are 99 random printable characters. For both: seconds, and the most memory that any one process had, looked at
 every 50 ms. Both get two processors and C{--memory} altogether. Our part files have to be GNU's file, byte for byte.
@@ -108,7 +108,7 @@ def main() -> None:
         lines, whole, folder = Path(name, "lines"), Path(name, "gnu"), Path(name, "parts")
         count = write_lines(lines, parse_bytes(args.size))
         gnu = ["sort", "-S", f"{memory >> 10}K", "--parallel=2", "-T", name, "-o", str(whole), str(lines)]
-        ours = [sys.executable, "-m", "benchmarks.sort", "run", str(lines), str(folder), str(memory)]
+        ours = [sys.executable, os.path.abspath(__file__), "run", str(lines), str(folder), str(memory)]
         print("| | s | coordinator, MiB | largest worker, MiB |\n|---|---|---|---|", flush=True)
         seconds = []
         for title, command in (("GNU sort", gnu), ("txmapreduce", ours)):

@@ -25,7 +25,7 @@ LADDER = [
     ["_shuffle.ordering"],
     ["_aggregate"],
     ["aggregates"],
-    ["_files.reading"],
+    ["_files.reading", "_files.space"],
     ["_files.planning"],
     ["inputs"],
     ["_files.base", "_files.formats"],

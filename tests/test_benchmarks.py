@@ -28,6 +28,7 @@ import corpus  # noqa: E402
 import growth  # noqa: E402
 import growth_jobs  # noqa: E402
 import guard  # noqa: E402
+import scale  # noqa: E402
 import sort  # noqa: E402
 import systems  # noqa: E402
 import tables  # noqa: E402
@@ -371,3 +372,28 @@ class SortTests(SynchronousTestCase):
         path = Path(self.mktemp())
         self.assertEqual(sort.write_lines(path, 1050), 10)
         self.assertEqual([len(line) for line in path.read_text().splitlines()], [99] * 10)
+
+
+class ScaleTests(SynchronousTestCase):
+    """
+    The schedule, driven by a clock that is made up.
+    """
+
+    def test_model(self) -> None:
+        """
+        Runs of each kind come to their end with every chunk counted once, also with more workers than chunks. Each
+        chunk is read, begins and ends, so there are three events at the least.
+        """
+        for name, plan in scale.plans(500).items():
+            for workers in 3, 1000:
+                result = scale.Model(plan, 500, workers).run()
+                self.assertGreaterEqual(result.events, 1500, name)
+                self.assertGreater(result.seconds, 0)
+
+    def test_wrong_count(self) -> None:
+        """
+        It is noticed where the schedule counts something else.
+        """
+        model = scale.Model(scale.plans(50)["list"], 50, 3)
+        model._schedule.tally.chunks = 1
+        self.assertRaises(AssertionError, model.run)

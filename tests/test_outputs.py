@@ -297,7 +297,7 @@ class PartFilesTests(FolderCase):
         Where there is no more room the error says how much there is.
         """
         error = outputs._explained(OSError(errno.ENOSPC, "No space left on device"), self.folder)
-        self.assertRegex(str(error), f"No space left on device: {self.folder} .[0-9,]+ bytes are free there")
+        self.assertRegex(str(error), f"No space left on device: {self.folder} .[0-9.]+ MiB are free there")
 
     async def test_killed(self) -> None:
         """

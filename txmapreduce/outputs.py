@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from ._files.formats import FORMATS, parquet_modules
+from ._files.space import free_space
 from .errors import BadInput, OutputFailed
 
 __all__ = ["Draft", "PartFiles", "Sink", "Written"]
@@ -213,7 +214,8 @@ class PartDraft:
                 self._replace()
             _sync(os.path.dirname(self.folder))
         except OSError as error:
-            raise OutputFailed(f"the output {self.folder} can't be completed: {error}") from error
+            room = free_space(error, self.folder)
+            raise OutputFailed(f"the output {self.folder} can't be completed: {error}{room}") from error
         parts = tuple(os.path.join(self.folder, name) for name in names)
         return Written(self.folder, parts, sum(each[1] for each in receipts), sum(each[2] for each in receipts))
 
@@ -275,11 +277,7 @@ def _make(work: str, folder: str) -> None:
 
 
 def _explained(error: OSError, folder: str) -> OSError:
-    text = f"{error.strerror}: {folder}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        with contextlib.suppress(OSError):
-            text += f" ({shutil.disk_usage(os.path.dirname(folder)).free:,} bytes are free there)"
-    return OSError(error.errno, text)
+    return OSError(error.errno, f"{error.strerror}: {folder}{free_space(error, folder)}")
 
 
 def _sync(folder: str, name: str | None = None) -> None:

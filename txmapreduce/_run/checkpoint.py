@@ -21,6 +21,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
+from .._files.space import free_space
 from .._schedule.events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
 from .._values.codec import Buffer
 from .._wire.messages import Report
@@ -209,7 +210,8 @@ class JournalFile:
         try:
             yield
         except OSError as error:
-            raise CheckpointFailed(f"the checkpoint {self._path} can't be read or written: {error}") from error
+            room = free_space(error, self._path)
+            raise CheckpointFailed(f"the checkpoint {self._path} can't be read or written: {error}{room}") from error
 
     def close(self) -> None:
         """

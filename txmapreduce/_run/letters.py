@@ -13,6 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from .._files.space import free_space
 from .._schedule.events import BadRecord
 from ..errors import BadInput, MapReduceError
 
@@ -55,4 +56,6 @@ class DeadLetters:
         return done.addCallbacks(lambda _: result, self._failed)
 
     def _failed(self, why: Any) -> None:
-        raise MapReduceError(f"the policy's dead_letters can't be written: {why.value}") from why.value
+        assert self._path is not None
+        room = free_space(why.value, self._path)
+        raise MapReduceError(f"the policy's dead_letters can't be written: {why.value}{room}") from why.value

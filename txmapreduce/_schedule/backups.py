@@ -10,7 +10,7 @@ seconds, since the loser's worker may have to be replaced. The idea is that of t
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from statistics import median
 
 from .events import Attempt, MapAttempt
@@ -31,7 +31,7 @@ class Backups:
     """
 
     def __init__(self) -> None:
-        self._since: dict[int, float] = {}
+        self._since: dict[int, float] = {}  # in the order of their time
         self._seconds: deque[float] = deque(maxlen=_SAMPLE)
         self._twins: dict[int, int] = {}
 
@@ -40,6 +40,7 @@ class Backups:
         The attempt begins to run. A backup does when it is submitted, since that is to a worker that is idle; whatever
         is told later counts.
         """
+        self._since.pop(id, None)
         self._since[id] = now
 
     @property
@@ -67,28 +68,37 @@ class Backups:
         """
         self._twins[id], self._twins[backup] = backup, id
 
-    def stragglers(self, attempts: Iterable[MapAttempt], now: float) -> tuple[list[MapAttempt], float | None]:
+    def stragglers(
+        self, running: Mapping[int, Attempt], charges: Counter[int], retries: int, most: int, now: float
+    ) -> tuple[list[MapAttempt], float | None]:
         """
-        Those of C{attempts} that should have a backup now, the slowest first; and when to look again.
+        Which attempts of those C{running} should have a backup now, the slowest first, C{most} of them; and when to
+        look again, unless there are so many. Only those that are slow are looked at: there may be thousands that are
+        not, and this is asked whenever one has ended.
         """
-        since = self._since
-        single = [attempt for attempt in attempts if attempt.id in since and attempt.id not in self._twins]
-        if not single or not self._seconds:
-            return [], None
+        slow: list[MapAttempt] = []
+        if not self._seconds:
+            return slow, None
         patience = max(LEAST, FACTOR * median(self._seconds))
-        single.sort(key=lambda attempt: since[attempt.id])
-        slow = [attempt for attempt in single if since[attempt.id] + patience <= now + HAIR]
-        return slow, min((since[attempt.id] + patience for attempt in single[len(slow) :]), default=None)
+        for id, since in self._since.items():
+            if len(slow) == most:
+                break
+            if id in self._twins:
+                continue
+            if since + patience > now + HAIR:
+                return slow, since + patience
+            attempt = running.get(id)
+            if isinstance(attempt, MapAttempt) and may_repeat(attempt, charges, retries):
+                slow.append(attempt)
+        return slow, None
 
 
-def may_repeat(running: Mapping[int, Attempt], charges: Counter[int], retries: int) -> Iterator[MapAttempt]:
+def may_repeat(attempt: Attempt, charges: Counter[int], retries: int) -> bool:
     """
-    The map attempts that may have a backup. That is an attempt like others, the second of the C{retries + 1} that a
-    chunk has in all; one that has broken before has none: its next attempt is to show which record does it. What a
-    worker keeps can't be taken back there.
+    Whether it may have a backup. That is an attempt like others, the second of the C{retries + 1} that a chunk has in
+    all; one that has broken before has none: its next attempt is to show which record does it. What a worker keeps
+    can't be taken back there.
     """
-    for attempt in running.values():
-        if isinstance(attempt, MapAttempt) and not (attempt.hold or attempt.careful):
-            chunks = range(attempt.first, attempt.first + attempt.count)
-            if retries and not any(map(charges.__getitem__, chunks)):
-                yield attempt
+    if not isinstance(attempt, MapAttempt) or attempt.hold or attempt.careful or not retries:
+        return False
+    return not any(map(charges.__getitem__, range(attempt.first, attempt.first + attempt.count)))

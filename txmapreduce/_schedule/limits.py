@@ -5,6 +5,7 @@ The time that attempts have, the bad records that a run may have, and what is sa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from ..errors import TaskFailed, TaskTimedOut
 from .events import Attempt, BadRecord, MapAttempt
@@ -44,7 +45,7 @@ class Deadlines:
         """
         Take out the attempts whose time is over; and when to look again.
         """
-        late = [id for id, at in self._at.items() if at <= now + HAIR]
+        late = [id for id, _ in takewhile(lambda one: one[1] <= now + HAIR, self._at.items())]
         for id in late:
             del self._at[id]
         return late, next(iter(self._at.values()), None)

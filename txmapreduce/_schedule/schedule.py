@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import get_args
 
 from ..errors import RunTimedOut, TaskFailed
-from .backups import Backups, may_repeat
+from .backups import Backups
 from .chunking import Reading
 from .delivery import Delivery
 from .events import (
@@ -382,8 +382,8 @@ class Schedule:
     def _back_up(self, idle: int, now: float) -> None:
         if idle < 1:
             return
-        slow, at = self._backups.stragglers(may_repeat(self._running, self._blame.charges, self.plan.retries), now)
-        for attempt in slow[:idle]:
+        slow, at = self._backups.stragglers(self._running, self._blame.charges, self.plan.retries, idle, now)
+        for attempt in slow:
             backup = replace(attempt, id=self._new_id(), attempt=attempt.attempt + 1, backup=True)
             self._backups.pair(attempt.id, backup.id)
             self._backups.began(backup.id, now)

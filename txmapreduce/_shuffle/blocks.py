@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 
+from .._files.space import free_space
 from .._values.loading import Buffer
 from ..errors import SpillFailed
 
@@ -105,7 +106,8 @@ class writing:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             folder = os.path.dirname(self._path)
-            raise SpillFailed(f"can't write to the spill folder {folder}: {error.strerror}{_room(folder)}") from error
+            room = free_space(error, self._path)
+            raise SpillFailed(f"can't write to the spill folder {folder}: {error.strerror}{room}") from error
 
 
 class reading(writing):
@@ -116,11 +118,3 @@ class reading(writing):
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             raise SpillFailed(f"can't read {self._path}: {error.strerror}") from error
-
-
-def _room(folder: str) -> str:
-    try:
-        room = os.statvfs(folder)
-    except OSError:
-        return ""
-    return f" ({room.f_bavail * room.f_frsize / (1 << 20):.1f} MiB are free there)"
