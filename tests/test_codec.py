@@ -57,6 +57,11 @@ class OwnArray(np.ndarray):
     pass
 
 
+class OwnDecodeError(UnicodeDecodeError):
+    def __init__(self, what: str) -> None:
+        super().__init__("utf-8", b"x", 0, 1, "bad " + what)
+
+
 class TwoArguments(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code}: {text}")
@@ -403,6 +408,7 @@ class ExceptionTests(SynchronousTestCase):
             OSError(2, "No such file", "name"),
             UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"),
             TwoArguments(3, "text"),
+            OwnDecodeError("byte"),
             KeyboardInterrupt(),
             SystemExit(3),
             ValueError(float("nan")),

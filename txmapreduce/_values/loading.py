@@ -21,7 +21,7 @@ import threading
 import types
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 Buffer = bytes | bytearray | memoryview
@@ -247,9 +247,13 @@ def take_buffer(kind: type, place: int) -> Any:
 
 def make_exception(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
     """
-    Put together an exception without its constructor, which may want other arguments.
+    Put together an exception without its constructor, which may want other arguments. That of the built-in exception it
+    derives from is asked: some (UnicodeDecodeError, for one) keep there what their text is made of.
     """
     error = cls.__new__(cls, *args)
+    built_in: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    with suppress(TypeError):
+        built_in.__init__(error, *args)
     error.args = args
     error.__dict__.update(state)
     return error
