@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from tests import mappers
 from txmapreduce import JsonLines, Parquet, PickleFiles, TextFiles
 from txmapreduce.aggregates import Sum
+from txmapreduce.testing import functions
 
 BLOCKS, BLOCK, KEYS = 30, 10_000, 150_000
 
@@ -133,7 +133,7 @@ def row(columns: dict[str, int]) -> tuple[int, ...]:
 
 KINDS = (
     Kind({"reduce_by_key": operator.add}, ("tsv",), TextFiles, numbers, sums, ordered=False),
-    Kind({"reducer": mappers.total_of}, ("jsonl", "gzip"), JsonLines, tuple, sums),
+    Kind({"reducer": functions.total_of}, ("jsonl", "gzip"), JsonLines, tuple, sums),
     Kind(
         {"reduce_by_key": Sum()},
         ("parquet",),
@@ -145,5 +145,5 @@ KINDS = (
         initializer=with_parquet,
     ),
     Kind({"reducer": text_of, "sort_values": operator.neg}, ("text",), TextFiles, str, texts),
-    Kind({"reducer": mappers.total_of, "combiner": mappers.total}, ("pickle",), PickleFiles, tuple, sums),
+    Kind({"reducer": functions.total_of, "combiner": functions.total}, ("pickle",), PickleFiles, tuple, sums),
 )

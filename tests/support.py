@@ -9,15 +9,11 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import reactor
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 import txmapreduce
@@ -43,21 +39,6 @@ class PoolCase(TestCase):
         pool = Processes(workers, **options)
         self.addCleanup(pool.close)
         return pool
-
-
-def in_thread(call: Callable[..., Any], *args: Any) -> Deferred[Any]:
-    """
-    Call in a thread, where C{run_sync} works: for properties, which Hypothesis calls again and again.
-    """
-    return deferToThread(call, *args)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """
-    Let the reactor turn until C{condition} holds. The test's own timeout is the limit.
-    """
-    while not condition():
-        await deferLater(reactor, 0.005)
 
 
 @contextmanager

@@ -21,8 +21,8 @@ from txmapreduce import MapReduce, Policy, Processes
 from txmapreduce._wire import arena as _arena
 from txmapreduce._wire.arena import PAGE, SMALLEST, Arena, Blocks, create
 from txmapreduce.errors import ProtocolError
+from txmapreduce.testing import functions
 
-from . import mappers
 from .leftovers import NothingLeft, descriptors, gone
 from .support import python
 
@@ -263,7 +263,7 @@ class RunTests(NothingLeft):
     async def setUp(self) -> None:
         await super().setUp()
         self.pool = Processes(2)
-        await MapReduce(mappers.identity, policy=ONE_EACH).run(range(4), backend=self.pool)  # both have said hello
+        await MapReduce(functions.identity, policy=ONE_EACH).run(range(4), backend=self.pool)  # both have said hello
 
     async def tearDown(self) -> None:
         await self.pool.close()
@@ -275,7 +275,7 @@ class RunTests(NothingLeft):
         """
         array = numpy.arange(MIB)
         data: list[Any] = [b"x" * MIB, bytearray(b"y" * MIB), array, (array, "z"), array[::2], "ü" * MIB]
-        got = await MapReduce(mappers.identity, policy=ONE_EACH).run(data, backend=self.pool)
+        got = await MapReduce(functions.identity, policy=ONE_EACH).run(data, backend=self.pool)
         self.assertEqual([type(item) for item in got], [type(item) for item in data])
         self.assertEqual([*got[:2], got[5]], [*data[:2], data[5]])
         got[2][:] = 7
@@ -323,7 +323,7 @@ class RunTests(NothingLeft):
         self.patch(_arena, "create", lambda: None)
         pool = Processes(1)
         try:
-            got = await MapReduce(mappers.identity, policy=ONE_EACH).run([b"x" * MIB] * 4, backend=pool)
+            got = await MapReduce(functions.identity, policy=ONE_EACH).run([b"x" * MIB] * 4, backend=pool)
         finally:
             await pool.close()
         self.assertEqual(got, [b"x" * MIB] * 4)

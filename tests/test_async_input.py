@@ -14,9 +14,11 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import mappers
-from tests.support import python, until
+from tests.support import python
 from txmapreduce import Inline, MapReduce, Policy
 from txmapreduce.errors import TaskFailed
+from txmapreduce.testing import functions
+from txmapreduce.testing._case import until
 
 
 async def waiting(count: int) -> AsyncIterator[int]:
@@ -60,7 +62,7 @@ class AsyncInputTests(TestCase):
     timeout = 30
 
     async def run_(self, data: Any, **options: Any) -> Any:
-        return await MapReduce(mappers.square, **options).run(data, backend=Inline())
+        return await MapReduce(functions.square, **options).run(data, backend=Inline())
 
     async def test_laws(self) -> None:
         """
@@ -81,7 +83,7 @@ class AsyncInputTests(TestCase):
         """
         Records that are there without waiting come in full chunks.
         """
-        job = MapReduce(mappers.of_chunk, batched=True, policy=Policy(chunksize=10))
+        job = MapReduce(functions.of_chunk, batched=True, policy=Policy(chunksize=10))
         sizes = [n for name, n in await job.run(ready(100), backend=Inline()) if name == "list"]
         self.assertEqual(sum(sizes), 100)
         self.assertGreaterEqual(max(sizes), 10)
@@ -96,7 +98,7 @@ class AsyncInputTests(TestCase):
             while True:
                 yield await queue.get()
 
-        stream = MapReduce(mappers.square, policy=Policy(chunksize=1000)).stream(records(), backend=Inline())
+        stream = MapReduce(functions.square, policy=Policy(chunksize=1000)).stream(records(), backend=Inline())
         results = stream.__aiter__()
         for n in range(20):
             queue.put(n)
@@ -130,7 +132,7 @@ class AsyncInputTests(TestCase):
                 yield pulled[0]
 
         policy = Policy(chunksize=10, buffersize=2)
-        results = MapReduce(mappers.square, policy=policy).stream(records(), backend=Inline()).__aiter__()
+        results = MapReduce(functions.square, policy=policy).stream(records(), backend=Inline()).__aiter__()
         for n in range(1, 200):
             await results.__anext__()
             self.assertLessEqual(pulled[0], n + 10 * (2 * 2 + 2))
@@ -171,7 +173,7 @@ class AsyncInputTests(TestCase):
                 closed.append(True)
 
         with self.assertRaises(TaskFailed):
-            await MapReduce(mappers.fails_at_7).run(records(), backend=Inline())
+            await MapReduce(functions.fails_at_7).run(records(), backend=Inline())
         await until(lambda: closed)
 
     async def test_cancelledWhileItWaits(self) -> None:
@@ -188,7 +190,7 @@ class AsyncInputTests(TestCase):
             finally:
                 closed.append(True)
 
-        run = MapReduce(mappers.square).start(records(), backend=Inline())
+        run = MapReduce(functions.square).start(records(), backend=Inline())
         await until(lambda: run.progress().records == 1)
         run.cancel()
         with self.assertRaises(CancelledError):
@@ -200,7 +202,7 @@ class AsyncInputTests(TestCase):
         """
         The results of one job can be the input of another.
         """
-        first = MapReduce(mappers.square).stream(range(50), backend=Inline())
+        first = MapReduce(functions.square).stream(range(50), backend=Inline())
         self.assertEqual(await self.run_(first), [x**4 for x in range(50)])
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support import in_thread
+from txmapreduce.testing._case import in_thread
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 

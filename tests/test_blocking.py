@@ -19,10 +19,11 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests import mappers
-from tests.support import PoolCase, environment, in_thread, interruptible, python, script
+from tests.support import PoolCase, environment, interruptible, python, script
 from txmapreduce import Inline, MapReduce, Processes
 from txmapreduce.errors import TaskFailed
+from txmapreduce.testing import functions
+from txmapreduce.testing._case import in_thread
 
 JOB = """
 from txmapreduce import MapReduce
@@ -41,7 +42,7 @@ class ThreadTests(PoolCase):
         """
         C{run_sync} works in a thread, and raises there what the run fails with.
         """
-        job = MapReduce(mappers.fails_at_7)
+        job = MapReduce(functions.fails_at_7)
         self.assertEqual(await in_thread(lambda: job.run_sync(range(3), backend=self.pool)), [0, 1, 2])
         with self.assertRaises(TaskFailed):
             await in_thread(lambda: job.run_sync(range(10), backend=self.pool))
@@ -53,7 +54,7 @@ class ThreadTests(PoolCase):
 
         def block() -> tuple[list[int], list[int], list[int]]:
             with Processes(1) as pool:
-                squares = MapReduce(mappers.square).run_sync(range(4), backend=pool)
+                squares = MapReduce(functions.square).run_sync(range(4), backend=pool)
                 before = pool.pids
             return squares, before, pool.pids
 
@@ -67,18 +68,18 @@ class ThreadTests(PoolCase):
         """
         await deferLater(reactor, 0)  # trial calls tests before the reactor runs
         with self.assertRaises(RuntimeError) as caught:
-            MapReduce(mappers.square).run_sync([1], backend=self.pool)
+            MapReduce(functions.square).run_sync([1], backend=self.pool)
         self.assertIn("run()", str(caught.exception))
         with self.assertRaises(RuntimeError):
-            list(MapReduce(mappers.square).stream([1], backend=self.pool))
+            list(MapReduce(functions.square).stream([1], backend=self.pool))
 
     async def test_twistedCoroutine(self) -> None:
         """
         A coroutine of Twisted's can await C{run_async}.
         """
-        self.assertEqual(await MapReduce(mappers.square).run_async(range(4), backend=self.pool), [0, 1, 4, 9])
+        self.assertEqual(await MapReduce(functions.square).run_async(range(4), backend=self.pool), [0, 1, 4, 9])
         with self.assertRaises(TaskFailed):
-            await MapReduce(mappers.fails_at_7).run_async(range(10), backend=self.pool)
+            await MapReduce(functions.fails_at_7).run_async(range(10), backend=self.pool)
 
     async def test_asyncioInAThread(self) -> None:
         """
@@ -86,8 +87,8 @@ class ThreadTests(PoolCase):
         """
 
         async def main() -> tuple[list[int], bool]:
-            squares = await MapReduce(mappers.square).run_async(range(4), backend=self.pool)
-            task = asyncio.ensure_future(MapReduce(mappers.identity).run_async(iter(int, 1), backend=self.pool))
+            squares = await MapReduce(functions.square).run_async(range(4), backend=self.pool)
+            task = asyncio.ensure_future(MapReduce(functions.identity).run_async(iter(int, 1), backend=self.pool))
             await asyncio.sleep(0)
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -122,7 +123,7 @@ class InlineThreadTests(TestCase):
 
         seen: list[int] = []
         with self.assertRaises(CancelledError):
-            await in_thread(lambda: Kept(mappers.square).run_sync(records(), backend=Inline()))
+            await in_thread(lambda: Kept(functions.square).run_sync(records(), backend=Inline()))
 
 
 class ScriptTests(SynchronousTestCase):

@@ -22,14 +22,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.mappers import Point
-from tests.support import PoolCase, in_thread, python, script
+from tests.support import PoolCase, python, script
 from txmapreduce import Inline, MapReduce, Policy, Processes, broadcast
 from txmapreduce._run.identity import digest_of_function
 from txmapreduce._values import broadcast as module
 from txmapreduce._values.broadcast import Broadcast, LocalCodec
 from txmapreduce._values.codec import Codec
 from txmapreduce.errors import NotSerializable, TaskFailed
+from txmapreduce.testing._case import in_thread
+from txmapreduce.testing.functions import Point
 
 LARGE = 100_000
 

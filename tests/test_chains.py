@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.mappers import identity, pairs_of_numbers, spills_always, square, tens
-from tests.support import PoolCase, in_thread, until
+from tests.mappers import spills_always
+from tests.support import PoolCase
 from txmapreduce import Inline, MapReduce, PartFiles, Policy, TextFiles, current_task, join
 from txmapreduce._shuffle.interim import SECTION, SMALL_PART, Interim, PartWriter
 from txmapreduce._shuffle.spill import Spill, Store
@@ -26,6 +26,8 @@ from txmapreduce._tasks.fusing import Fused
 from txmapreduce._values.codec import Codec
 from txmapreduce.chains import Chain
 from txmapreduce.errors import BadInput, SpillFailed, TaskFailed, WorkerDied
+from txmapreduce.testing._case import in_thread, until
+from txmapreduce.testing.functions import identity, pairs_of_numbers, square, tens
 
 
 def by_tens(x: int) -> list[tuple[int, int]]:

@@ -26,9 +26,10 @@ from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support import environment, in_thread, interruptible, until
+from tests.support import environment, interruptible
 from txmapreduce import Policy, aggregates, cli
 from txmapreduce.errors import BadInput, TaskFailed
+from txmapreduce.testing._case import in_thread, until
 
 JOBS = """
 import os

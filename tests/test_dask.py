@@ -20,11 +20,12 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import clusters
-from tests.support import python, until
-from tests.test_laws import LAWS
+from tests.support import python
 from txmapreduce import Dask, MapReduce, PartFiles, Policy, Processes, TextFiles, aggregates, broadcast, current_task
 from txmapreduce.backends._dask import versions
 from txmapreduce.errors import BackendUnavailable, BadInput, TaskFailed, TaskTimedOut, WorkerDied
+from txmapreduce.testing._case import until
+from txmapreduce.testing._laws import LAWS
 
 try:
     import distributed

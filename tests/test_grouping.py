@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import mappers
 from txmapreduce._shuffle.grouping import Group, InOrder, Tag, in_order
 from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate
 from txmapreduce._shuffle.ordering import HashOrder
 from txmapreduce.aggregates import Collect
+from txmapreduce.testing import functions
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers()), max_size=30)
 cuts = st.lists(st.integers(0, 30), max_size=4)
@@ -57,8 +57,8 @@ class InOrderTests(SynchronousTestCase):
         """
         groups = sorted(by_key(values).items())
         for aggregate, expected in (
-            (in_order(Group(mappers.joined)), groups),
-            (in_order(Group(mappers.joined, sort_values=operator.neg)), [(k, sorted(v)[::-1]) for k, v in groups]),
+            (in_order(Group(functions.joined)), groups),
+            (in_order(Group(functions.joined, sort_values=operator.neg)), [(k, sorted(v)[::-1]) for k, v in groups]),
             (in_order(ByKeyAggregate(Collect())), dict(groups)),
             (in_order(ByKey(operator.sub)), None),
         ):
@@ -82,7 +82,7 @@ class InOrderTests(SynchronousTestCase):
         """
         expected = sorted((key, sum(found)) for key, found in by_key(values).items())
         for reproducible in (False, True):
-            aggregate = in_order(Group(mappers.total_of, mappers.total), reproducible)
+            aggregate = in_order(Group(functions.total_of, functions.total), reproducible)
             acc = aggregate.zero()
             for part in tables(aggregate, values, cuts):
                 acc = aggregate.merge(acc, part)
@@ -97,7 +97,7 @@ class InOrderTests(SynchronousTestCase):
         """
         Merging never changes the second operand, neither at once nor by what is done with the result.
         """
-        aggregate = in_order(Group(mappers.joined))
+        aggregate = in_order(Group(functions.joined))
         (first,), (second,) = (tables(aggregate, [(1, n), (2, n)], []) for n in (1, 2))
         before = copy.deepcopy(second)
         acc = aggregate.merge(aggregate.merge(aggregate.zero(), first), second)
@@ -109,7 +109,7 @@ class InOrderTests(SynchronousTestCase):
         """
         A long entry can be cut; its slices are in order, and together they are what it was.
         """
-        aggregate = in_order(Group(mappers.joined))
+        aggregate = in_order(Group(functions.joined))
         entry = [item for tag, values in parts for item in (Tag(tag), *values)]
         slices = list(aggregate.slices(entry, count))
         tags = [item for part in slices for item in part if isinstance(item, Tag)]
@@ -123,6 +123,6 @@ class InOrderTests(SynchronousTestCase):
         Keys that can't be compared are refused in words that say what to do, and are taken with C{order_keys=False}.
         """
         table = {"a": [Tag(0), 1], None: [Tag(0), 2]}
-        error = self.assertRaises(TypeError, in_order(Group(mappers.joined)).finish, table)
+        error = self.assertRaises(TypeError, in_order(Group(functions.joined)).finish, table)
         self.assertIn("order_keys=False", str(error))
-        self.assertEqual(in_order(Group(mappers.joined, order=HashOrder())).finish(table), [("a", [1]), (None, [2])])
+        self.assertEqual(in_order(Group(functions.joined, order=HashOrder())).finish(table), [("a", [1]), (None, [2])])

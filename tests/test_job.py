@@ -12,11 +12,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import mappers
 from txmapreduce import Inline, MapReduce, PartFiles, Policy, Processes, TextFiles
 from txmapreduce.aggregates import Counts, Sum
 from txmapreduce.errors import BadInput
 from txmapreduce.job import Job
+from txmapreduce.testing import functions
 
 
 class PolicyTests(SynchronousTestCase):
@@ -76,21 +76,21 @@ class JobTests(SynchronousTestCase):
         refused: list[tuple[dict[str, Any], list[str]]] = [
             ({"mapper": 5}, ["mapper"]),
             ({"reduce": operator.add, "reduce_by_key": operator.add}, ["reduce", "reduce_by_key"]),
-            ({"reduce": operator.add, "reducer": mappers.total}, ["reduce", "reducer"]),
-            ({"reduce_by_key": operator.add, "reducer": mappers.total}, ["reduce_by_key", "reducer"]),
+            ({"reduce": operator.add, "reducer": functions.total}, ["reduce", "reducer"]),
+            ({"reduce_by_key": operator.add, "reducer": functions.total}, ["reduce_by_key", "reducer"]),
             ({"reduce": 5}, ["reduce"]),
             ({"reduce": Sum}, ["reduce", "Sum", "()"]),
             ({"reduce_by_key": "add"}, ["reduce_by_key"]),
             ({"reduce_by_key": Counts}, ["reduce_by_key", "Counts"]),
             ({"reducer": 5}, ["reducer"]),
-            ({"reducer": mappers.total, "combiner": 5}, ["combiner"]),
-            ({"combiner": mappers.total}, ["combiner", "reducer"]),
+            ({"reducer": functions.total, "combiner": 5}, ["combiner"]),
+            ({"combiner": functions.total}, ["combiner", "reducer"]),
             ({"initial": 5}, ["initial"]),
             ({"initial": 5, "reduce": Sum()}, ["initial"]),
             ({"initial": None, "reduce_by_key": max}, ["initial"]),
             ({"flat": "yes"}, ["flat", "'yes'"]),
             ({"batched": 1}, ["batched"]),
-            ({"npartitions": 0, "reducer": mappers.total}, ["npartitions", "0"]),
+            ({"npartitions": 0, "reducer": functions.total}, ["npartitions", "0"]),
             ({"npartitions": 2.0, "reduce_by_key": max}, ["npartitions", "2.0"]),
             ({"npartitions": 10_001, "reduce_by_key": max}, ["npartitions", "10001"]),
             ({"npartitions": 2}, ["npartitions", "reducer"]),
@@ -99,9 +99,9 @@ class JobTests(SynchronousTestCase):
             ({"partitioner": 5, "npartitions": 2, "reduce_by_key": max}, ["partitioner", "5"]),
             ({"partitioner": max}, ["partitioner", "reducer"]),
             ({"sort_values": True, "reduce_by_key": max}, ["sort_values", "reducer"]),
-            ({"sort_values": False, "reducer": mappers.total}, ["sort_values", "False"]),
+            ({"sort_values": False, "reducer": functions.total}, ["sort_values", "False"]),
             ({"order_keys": False}, ["order_keys", "reducer"]),
-            ({"order_keys": 0, "reducer": mappers.total}, ["order_keys", "0"]),
+            ({"order_keys": 0, "reducer": functions.total}, ["order_keys", "0"]),
             ({"name": 5}, ["name"]),
             ({"policy": 5}, ["policy"]),
             ({"policy": {"retries": 1}}, ["policy"]),
@@ -109,7 +109,7 @@ class JobTests(SynchronousTestCase):
         for options, words in refused:
             for make in (Job, MapReduce):
                 with self.assertRaises(BadInput, msg=str(options)) as caught:
-                    make(**{"mapper": mappers.square, **options})
+                    make(**{"mapper": functions.square, **options})
                 for word in words:
                     self.assertIn(word, str(caught.exception))
 
@@ -118,22 +118,22 @@ class JobTests(SynchronousTestCase):
         A job does not change.
         """
         with self.assertRaises(dataclasses.FrozenInstanceError):
-            MapReduce(mappers.square).job.flat = True  # type: ignore[misc]
+            MapReduce(functions.square).job.flat = True  # type: ignore[misc]
 
     def test_title(self) -> None:
         """
         A job is called by its name, else by its mapper's, of whatever kind that is.
         """
-        self.assertEqual(Job(mappers.square).title, "square")
-        self.assertEqual(Job(mappers.square, name="mine").title, "mine")
-        self.assertEqual(Job(mappers.Adder(1)).title, "Adder")
+        self.assertEqual(Job(functions.square).title, "square")
+        self.assertEqual(Job(functions.square, name="mine").title, "mine")
+        self.assertEqual(Job(functions.Adder(1)).title, "Adder")
 
     def test_functions(self) -> None:
         """
         The user's own objects are known by the names of their parameters.
         """
-        job = Job(mappers.square, reduce=operator.add, initial=5)
-        self.assertEqual(job.functions(), {"mapper": mappers.square, "reduce": operator.add, "initial": 5})
+        job = Job(functions.square, reduce=operator.add, initial=5)
+        self.assertEqual(job.functions(), {"mapper": functions.square, "reduce": operator.add, "initial": 5})
 
     def test_pool(self) -> None:
         """
@@ -162,7 +162,7 @@ class JobTests(SynchronousTestCase):
         What is no backend is refused, and the class of one.
         """
         for value in (5, Inline, Processes):
-            result = MapReduce(mappers.square).run([1], backend=value)  # type: ignore[arg-type]
+            result = MapReduce(functions.square).run([1], backend=value)  # type: ignore[arg-type]
             self.assertIn("backend has to be one", str(self.failureResultOf(result, BadInput).value))
 
     def test_classes(self) -> None:
@@ -173,5 +173,5 @@ class JobTests(SynchronousTestCase):
             ({"data": TextFiles}, "data has to be"),
             ({"data": [1], "output": PartFiles}, "output takes a PartFiles"),
         ):
-            result = MapReduce(mappers.square).run(**options, backend=Inline())
+            result = MapReduce(functions.square).run(**options, backend=Inline())
             self.assertIn(words, str(self.failureResultOf(result, BadInput).value))

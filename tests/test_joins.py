@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support import in_thread, python, script
+from tests.support import python, script
 from txmapreduce import Inline, PartFiles, Policy, Processes, TextFiles, cogroup, join
 from txmapreduce._run import sides as module
 from txmapreduce._run.feeds import Input, Records
@@ -27,6 +27,7 @@ from txmapreduce._run.sides import SidesInput
 from txmapreduce._shuffle.sides import LEFT, RIGHT, Groups, RecordsSplit, Rows, Sides, SideSplit
 from txmapreduce.errors import BadInput, TaskFailed
 from txmapreduce.inputs import records_of
+from txmapreduce.testing._case import in_thread
 
 HOW = ["inner", "left", "right", "outer"]
 BIG = (1 << 60, 1 << 60)

@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.support import PoolCase, in_thread
+from tests.support import PoolCase
 from txmapreduce import MapReduce, PartFiles, Policy, TextFiles, aggregates
 from txmapreduce.errors import SpillFailed
+from txmapreduce.testing._case import in_thread
 
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 

@@ -29,10 +29,12 @@ from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import mappers
-from tests.support import PoolCase, in_thread, until
-from tests.test_laws import LAWS, records
+from tests.support import PoolCase
 from txmapreduce import Inline, MapReduce, PartFiles, Policy, TextFiles, outputs
 from txmapreduce.errors import BadInput, OutputFailed, TaskFailed, WorkerDied
+from txmapreduce.testing import functions
+from txmapreduce.testing._case import in_thread, until
+from txmapreduce.testing._laws import LAWS, records
 
 INSTANTS = int(os.environ.get("OUTPUT_INSTANTS", "4"))
 """At how many instants a worker is killed."""
@@ -136,7 +138,7 @@ class PartFilesTests(FolderCase):
         """
         There are the parts and the mark, and nothing else; the result says what there is.
         """
-        job = MapReduce(mappers.square, policy=Policy(chunksize=10, task_timeout=60))
+        job = MapReduce(functions.square, policy=Policy(chunksize=10, task_timeout=60))
         written = await job.run(range(40), backend=self.pool, output=PartFiles(self.folder))
         self.assertEqual(self.tree(), self.part_names(4))
         self.assertEqual(written.folder, self.folder)
@@ -150,7 +152,7 @@ class PartFilesTests(FolderCase):
         """
         The partitions of a job by key are written by as many tasks, and no key is in two of them.
         """
-        job = MapReduce(mappers.key_itself, reduce_by_key=operator.add)
+        job = MapReduce(functions.key_itself, reduce_by_key=operator.add)
         written = await job.run(map(str, range(20000)), backend=self.pool, output=PartFiles(self.folder, "tsv"))
         parts = [[line.split("\t")[0] for line in Path(part).read_text().splitlines()] for part in written.parts]
         self.assertEqual(len(parts), 2)
@@ -160,7 +162,7 @@ class PartFilesTests(FolderCase):
         """
         A folder that is there is refused, and stays as it is; C{overwrite} replaces all of it.
         """
-        job, output = MapReduce(mappers.square), PartFiles(self.folder)
+        job, output = MapReduce(functions.square), PartFiles(self.folder)
         os.mkdir(self.folder)
         Path(self.folder, "mine").touch()
         with self.assertRaisesRegex(BadInput, "overwrite=True"):
@@ -177,7 +179,7 @@ class PartFilesTests(FolderCase):
         Path(self.folder, "mine").touch()
         output = PartFiles(self.folder, overwrite=True)
         with self.assertRaises(TaskFailed):
-            await MapReduce(mappers.fails_at_7).run(range(10), backend=self.pool, output=output)
+            await MapReduce(functions.fails_at_7).run(range(10), backend=self.pool, output=output)
         self.assertEqual(self.tree(), ["out", "out/mine"])
         running = MapReduce(slow_after(3)).start(range(10), backend=self.pool, output=output)
         await until(lambda: len(self.tree()) > 4)
@@ -208,7 +210,7 @@ class PartFilesTests(FolderCase):
         """
         A folder that can't be made is an error that names it, before anything is mapped.
         """
-        job = MapReduce(mappers.square)
+        job = MapReduce(functions.square)
         with self.assertRaisesRegex(BadInput, "nowhere/out"):
             await job.run([1], backend=self.pool, output=PartFiles(f"{self.top}/nowhere/out"))
         Path(self.folder).touch()
@@ -232,7 +234,7 @@ class PartFilesTests(FolderCase):
         ]
         for format, record, message in cases:
             with self.assertRaisesRegex(TaskFailed, f"output could not be written in chunk 0.*{message}"):
-                await MapReduce(mappers.identity).run(
+                await MapReduce(functions.identity).run(
                     [record], backend=self.pool, output=PartFiles(self.folder, format)
                 )
             self.assertEqual(self.tree(), [])
@@ -242,8 +244,8 @@ class PartFilesTests(FolderCase):
         What the user's functions raise is told as without an output.
         """
         for job, where in (
-            (MapReduce(mappers.fails_at_7), "the mapper raised in record 7 of chunk 0"),
-            (MapReduce(mappers.pairs_of_numbers, reducer=mappers.reducer_that_fails), "the reduce function raised"),
+            (MapReduce(functions.fails_at_7), "the mapper raised in record 7 of chunk 0"),
+            (MapReduce(functions.pairs_of_numbers, reducer=functions.reducer_that_fails), "the reduce function raised"),
         ):
             with self.assertRaisesRegex(TaskFailed, where):
                 await MapReduce(**{**vars(job.job), "policy": Policy(chunksize=20)}).run(
@@ -255,17 +257,17 @@ class PartFilesTests(FolderCase):
         """
         An output does not go with a checkpoint, nor is anything else than a sink an output.
         """
-        job = MapReduce(mappers.square, policy=Policy(checkpoint=f"{self.top}/journal"))
+        job = MapReduce(functions.square, policy=Policy(checkpoint=f"{self.top}/journal"))
         with self.assertRaisesRegex(BadInput, "don't go together"):
             await job.run([1], backend=self.pool, output=PartFiles(self.folder))
         with self.assertRaisesRegex(BadInput, "PartFiles"):
-            await MapReduce(mappers.square).run([1], backend=self.pool, output=self.folder)  # type: ignore[arg-type]
+            await MapReduce(functions.square).run([1], backend=self.pool, output=self.folder)  # type: ignore[arg-type]
 
     async def test_partial(self) -> None:
         """
         There is no result so far, and asking for it writes nothing.
         """
-        job = MapReduce(mappers.key_itself, reduce_by_key=operator.add)
+        job = MapReduce(functions.key_itself, reduce_by_key=operator.add)
         running = job.start(range(1000), backend=self.pool, output=PartFiles(self.folder))
         self.assertIs(await running.partial(), None)
         written = await running.result
@@ -575,7 +577,7 @@ class SinkTests(FolderCase):
         """
         Its receipts come in order, and what its C{commit} gives is the result.
         """
-        job = MapReduce(mappers.square, policy=Policy(chunksize=3, task_timeout=60))
+        job = MapReduce(functions.square, policy=Policy(chunksize=3, task_timeout=60))
         for backend in (self.pool, Inline()):
             self.assertEqual(await job.run(range(20), backend=backend, output=OneFile(self.folder)), self.folder)
             self.assertEqual(Path(self.folder).read_text().split(), [str(x * x) for x in range(20)])
@@ -586,5 +588,5 @@ class SinkTests(FolderCase):
         What its C{commit} raises fails the run, and its C{abort} is called.
         """
         with self.assertRaisesRegex(OutputFailed, "no"):
-            await MapReduce(mappers.square).run([1], backend=self.pool, output=OneFile(self.folder, fails=True))
+            await MapReduce(functions.square).run([1], backend=self.pool, output=OneFile(self.folder, fails=True))
         self.assertEqual(self.tree(), [])

@@ -15,11 +15,13 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.mappers import by_tens, joined, noisy_pairs, numbered, spills_always, total, total_of
-from tests.support import PoolCase, in_thread
+from tests.mappers import by_tens, numbered, spills_always
+from tests.support import PoolCase
 from txmapreduce import Inline, MapReduce, PartFiles, Policy
 from txmapreduce.aggregates import Collect, Sum
 from txmapreduce.errors import BadInput, TaskFailed
+from txmapreduce.testing._case import in_thread
+from txmapreduce.testing.functions import joined, noisy_pairs, total, total_of
 
 data = st.lists(st.tuples(st.integers(0, 40) | st.sampled_from([7]), st.integers(0, 9)), max_size=120)
 options = st.fixed_dictionaries(

@@ -15,10 +15,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.support import in_thread
 from txmapreduce import Inline, MapReduce, progress
 from txmapreduce._run.coordinator import Progress
 from txmapreduce.errors import BadInput
+from txmapreduce.testing._case import in_thread
 
 START = Progress(chunks=0, total=None, records=0, retried=0, skipped=0, seconds=0.0, fraction=None)
 

@@ -20,12 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import mappers
 from tests.support import python
 from txmapreduce._shuffle import keys as _shuffle
 from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate, join, pieces, split
 from txmapreduce._shuffle.partition import partition_of
 from txmapreduce.aggregates import Aggregate, Collect, Counts, Distinct, Max, Mean, Sum, TopK
+from txmapreduce.testing import functions
 
 atoms = (
     st.text()
@@ -139,7 +139,7 @@ class PiecesTests(SynchronousTestCase):
                     self.assertEqual(len(cut), max(1, -(-size // 10)))
                     whole = functools.reduce(join, pickle.loads(pickle.dumps(cut)), None)
                     self.assertEqual((type(whole), whole, list(whole)), (type(value), value, list(value)))
-            for value in ("x" * 100, set(range(100)), tuple(range(100)), None, mappers.Place(1, 2)):
+            for value in ("x" * 100, set(range(100)), tuple(range(100)), None, functions.Place(1, 2)):
                 self.assertEqual(list(pieces(value)), [value])
 
 

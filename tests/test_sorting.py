@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.mappers import spills_always, tens
-from tests.support import PoolCase, in_thread
+from tests.mappers import spills_always
+from tests.support import PoolCase
 from txmapreduce import Inline, PartFiles, Policy, TextFiles, sort
 from txmapreduce.errors import BadInput, TaskFailed
+from txmapreduce.testing._case import in_thread
+from txmapreduce.testing.functions import tens
 
 
 class Word(str):

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import mappers
 from tests.support import PoolCase
 from txmapreduce import Csv, JsonLines, MapReduce, Parquet, PartFiles, PickleFiles, Policy, Source, Split, WholeFiles
 from txmapreduce.errors import BadInput, TaskFailed
+from txmapreduce.testing import functions
 
 BLOCK = 1 << 30
 READERS: list[Any] = [Csv, JsonLines, Parquet, PickleFiles, WholeFiles]
@@ -274,13 +274,13 @@ class RoundTripTests(PoolCase):
             ("tsv", [None, "gzip"], lambda p: Csv(p, **tsv), [{**row, "value": str(row["value"])} for row in dicts]),
             ("parquet", [None, "zstd"], Parquet, dicts),
         ]
-        write = MapReduce(mappers.identity, policy=Policy(chunksize=100))
+        write = MapReduce(functions.identity, policy=Policy(chunksize=100))
         for format, compressions, reader, expected in cases:
             for compression in compressions:
                 output = PartFiles(self.mktemp(), format, compression)  # type: ignore[arg-type]
                 written = await write.run(rows, backend=self.pool, output=output)
                 self.assertEqual(written.records, 1000)
-                got = await MapReduce(mappers.identity).run(reader(output.folder), backend=self.pool)
+                got = await MapReduce(functions.identity).run(reader(output.folder), backend=self.pool)
                 self.assertEqual(got, expected)
 
     async def test_errors(self) -> None:
@@ -290,4 +290,4 @@ class RoundTripTests(PoolCase):
         path = os.path.abspath(self.mktemp())
         Path(path).write_text(json.dumps("a") + "\n{")
         with self.assertRaisesRegex(TaskFailed, path):
-            await MapReduce(mappers.identity).run(JsonLines(path), backend=self.pool)
+            await MapReduce(functions.identity).run(JsonLines(path), backend=self.pool)

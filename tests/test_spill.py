@@ -29,6 +29,7 @@ from txmapreduce._tasks.folding import Folder
 from txmapreduce._values.codec import Codec
 from txmapreduce.aggregates import Collect, Counts
 from txmapreduce.errors import SpillFailed
+from txmapreduce.testing import functions
 
 keys = st.integers(0, 40) | st.sampled_from([7])
 tasks = st.lists(st.lists(st.tuples(keys, st.integers(0, 9)), max_size=40), max_size=8)
@@ -123,7 +124,7 @@ class SpillTests(SynchronousTestCase):
             (key, values if sort_values is None else sorted(values, key=sort_values))
             for key, values in sorted(groups.items())
         ]
-        results = self.folded(in_order(Group(mappers.joined, sort_values=sort_values)), tasks, npartitions)
+        results = self.folded(in_order(Group(functions.joined, sort_values=sort_values)), tasks, npartitions)
         self.assertEqual([row for result in results for row in result], expected)
 
     @settings(max_examples=60)
@@ -139,7 +140,7 @@ class SpillTests(SynchronousTestCase):
         if sort_values is not None:
             groups = {key: sorted(values, key=sort_values) for key, values in groups.items()}
         order = ByPartition(KeyOrder(), mappers.by_tens, npartitions)
-        results = self.folded(in_order(Group(mappers.joined, None, sort_values, order)), tasks, npartitions)
+        results = self.folded(in_order(Group(functions.joined, None, sort_values, order)), tasks, npartitions)
         order = ByPartition(HashOrder(), mappers.by_tens, npartitions)
         sums = self.folded(ByKey(operator.add, order), tasks, npartitions)
         for number, (result, summed) in enumerate(zip(results, sums, strict=True)):
@@ -157,9 +158,9 @@ class SpillTests(SynchronousTestCase):
         for key, value in (pair for task in tasks for pair in task):
             in_memory.setdefault(key, []).append(value)
         sums = {key: sum(values) for key, values in in_memory.items()}
-        combined = self.folded(in_order(Group(mappers.total_of, mappers.total)), tasks, npartitions)
+        combined = self.folded(in_order(Group(functions.total_of, functions.total)), tasks, npartitions)
         self.assertEqual([row for result in combined for row in result], sorted(sums.items()))
-        loose = self.folded(in_order(Group(mappers.joined, order=HashOrder())), tasks, npartitions)
+        loose = self.folded(in_order(Group(functions.joined, order=HashOrder())), tasks, npartitions)
         self.assertEqual(sorted(row for result in loose for row in result), sorted(in_memory.items()))
         listed = self.folded(in_order(ByKeyAggregate(Collect())), tasks, npartitions)
         self.assertEqual({key: row for result in listed for key, row in result.items()}, in_memory)
@@ -173,9 +174,9 @@ class SpillTests(SynchronousTestCase):
         """
         pairs = [(n % 3, n) for n in range(3000)]
         tasks = [pairs[at : at + 100] for at in range(0, 3000, 100)]
-        (result,) = self.folded(in_order(Group(mappers.joined)), tasks, 1)
+        (result,) = self.folded(in_order(Group(functions.joined)), tasks, 1)
         self.assertEqual(result, [(key, list(range(key, 3000, 3))) for key in range(3)])
-        (result,) = self.folded(in_order(Group(mappers.joined, sort_values=operator.neg)), tasks, 1)
+        (result,) = self.folded(in_order(Group(functions.joined, sort_values=operator.neg)), tasks, 1)
         self.assertEqual(result, [(key, list(range(2997 + key, -1, -3))) for key in range(3)])
         (firsts,) = self.folded(in_order(Group(_first)), tasks, 1)
         self.assertEqual(firsts, [(0, 0), (1, 1), (2, 2)])
@@ -228,5 +229,3 @@ def _first(key: Any, values: Any) -> Any:
 def _open_full(real: Any, path: str, flags: int, mode: int = 0o777) -> int:
     os.close(real(path, flags, mode))
     return real("/dev/full", os.O_WRONLY)
-
-

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests import mappers
 from txmapreduce import MapReduce, Policy, current_task
 from txmapreduce._tasks.runner import EMPTY, STAYS, MapTask, Reduce, Runner, TaskError
+from txmapreduce.testing import functions
 
 
 class Batches:
@@ -120,7 +120,7 @@ class MapTests(SynchronousTestCase):
         """
         for options in ({}, {"reduce": operator.add}):
             with self.assertRaises(TaskError) as caught:
-                runner(mappers.fails_at_7, **options).map(task(first=10, count=4), range(12))
+                runner(functions.fails_at_7, **options).map(task(first=10, count=4), range(12))
             error = caught.exception
             self.assertEqual((error.chunk, error.record, error.stage), (12, 7, "map"))
             self.assertIsInstance(error.__cause__, ValueError)
@@ -152,17 +152,17 @@ class MapTests(SynchronousTestCase):
         for at in range(6):
             for options in ({}, {"reduce": operator.add}, {"flat": True}, {"reduce_by_key": max}):
                 with self.assertRaises(TaskError):
-                    runner(mappers.Stopping(at, options), **options).map(task(count=2), range(6))
+                    runner(functions.Stopping(at, options), **options).map(task(count=2), range(6))
 
     def test_skip(self) -> None:
         """
         Bad records are noted by their number in the task, those of a batch one by one.
         """
         policy = Policy(bad_records="skip")
-        done = runner(mappers.fails_at_7, policy=policy).map(task(count=4), range(12))
+        done = runner(functions.fails_at_7, policy=policy).map(task(count=4), range(12))
         self.assertEqual(done.partial, [x for x in range(12) if x != 7])
         self.assertEqual([record for record, _ in done.report.skipped], [7])
-        batched = runner(mappers.fails_in_batch, batched=True, policy=policy).map(task(count=4), range(12))
+        batched = runner(functions.fails_in_batch, batched=True, policy=policy).map(task(count=4), range(12))
         self.assertEqual(batched.partial, [x % 10 for x in range(12) if x != 7])
         self.assertEqual([record for record, _ in batched.report.skipped], [7])
         self.assertEqual((done.records, batched.records), (12, 12))
@@ -172,7 +172,7 @@ class MapTests(SynchronousTestCase):
         Nothing may be left.
         """
         policy = Policy(bad_records="skip")
-        done = runner(mappers.raises_no_text, reduce=operator.add, policy=policy).map(task(), range(3))
+        done = runner(functions.raises_no_text, reduce=operator.add, policy=policy).map(task(), range(3))
         self.assertIs(done.partial, EMPTY)
         self.assertEqual([record for record, _ in done.report.skipped], [0, 1, 2])
 
@@ -189,7 +189,7 @@ class MapTests(SynchronousTestCase):
         """
         Counters are those of one attempt: the next begins with none, also behind one that failed.
         """
-        runs = runner(mappers.counting)
+        runs = runner(functions.counting)
         for _ in range(2):
             counters = runs.map(task(), range(3)).report.counters
             self.assertEqual(sorted(counters), [("seen", "records", 3), ("seen", "sum", 3)])
@@ -201,7 +201,7 @@ class MapTests(SynchronousTestCase):
         """
         A chunk that is run again draws the same numbers.
         """
-        runs = runner(mappers.drawn, policy=Policy(seed=1))
+        runs = runner(functions.drawn, policy=Policy(seed=1))
         first = runs.map(task(first=3), range(3)).partial
         self.assertEqual(runs.map(task(first=3, attempt=2), range(3)).partial, first)
 
@@ -210,7 +210,7 @@ class MapTests(SynchronousTestCase):
         Outside of tasks there is no current one, also behind a task that failed.
         """
         with self.assertRaises(TaskError):
-            runner(mappers.fails_at_7).map(task(), [7])
+            runner(functions.fails_at_7).map(task(), [7])
         with self.assertRaises(RuntimeError):
             current_task()
 
@@ -224,8 +224,8 @@ class HoldTests(SynchronousTestCase):
         """
         With C{hold} the values of several tasks come at once, in as many parts as are asked for, and only once.
         """
-        runs = runner(mappers.pairs_of_numbers, reduce_by_key=operator.add)
-        whole = runner(mappers.pairs_of_numbers, reduce_by_key=operator.add).map(task(), range(100)).partial
+        runs = runner(functions.pairs_of_numbers, reduce_by_key=operator.add)
+        whole = runner(functions.pairs_of_numbers, reduce_by_key=operator.add).map(task(), range(100)).partial
         for start in range(0, 100, 25):
             done = runs.map(task(first=start, hold=True), range(start, start + 25))
             self.assertTrue(done.held)
@@ -241,7 +241,7 @@ class HoldTests(SynchronousTestCase):
         """
         A task that failed leaves nothing behind.
         """
-        runs = runner(mappers.fails_at_7, reduce=operator.add)
+        runs = runner(functions.fails_at_7, reduce=operator.add)
         with self.assertRaises(TaskError):
             runs.map(task(hold=True), range(10))
         runs.map(task(hold=True), [1])
@@ -251,7 +251,7 @@ class HoldTests(SynchronousTestCase):
         """
         Where failed tasks are tried again nothing is held, so that they can't spoil what others gave.
         """
-        runs = runner(mappers.square, reduce=operator.add, policy=Policy(retry_exceptions=ValueError))
+        runs = runner(functions.square, reduce=operator.add, policy=Policy(retry_exceptions=ValueError))
         done = runs.map(task(hold=True), [1, 2])
         self.assertEqual((done.held, done.partial), (False, 5))
 
@@ -294,7 +294,7 @@ class FoldTests(SynchronousTestCase):
         What an operator raises is TaskError without a chunk.
         """
         with self.assertRaises(TaskError) as caught:
-            runner(mappers.square, reduce=mappers.fails_to_add).fold([1, 2], True)
+            runner(functions.square, reduce=functions.fails_to_add).fold([1, 2], True)
         self.assertEqual((caught.exception.stage, type(caught.exception.__cause__)), ("fold", ArithmeticError))
 
     def test_nothing(self) -> None:
@@ -309,5 +309,5 @@ class FoldTests(SynchronousTestCase):
         """
         An operator that changes its first operand changes a copy of the initial value.
         """
-        aggregate = Reduce(mappers.extended, [0])
+        aggregate = Reduce(functions.extended, [0])
         self.assertEqual([aggregate.finish([1]), aggregate.finish([2])], [[0, 1], [0, 2]])
