@@ -94,13 +94,14 @@ class Cluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-_shared: list[Cluster] = []
+_shared: dict[str, Cluster] = {}
 
 
-def shared() -> Cluster:
+def shared(nanny: str = "--no-nanny") -> Cluster:
     """
-    Two workers that all tests share which do them no harm. They end with this process.
+    Two workers that all tests share which do them no harm, or with C{--nanny} any that lasts. They end with this
+    process.
     """
-    if not _shared:
-        _shared.append(Cluster())
-    return _shared[0]
+    if nanny not in _shared:
+        _shared[nanny] = Cluster(2, (nanny,))
+    return _shared[nanny]

@@ -17,7 +17,7 @@ from tests import mappers
 from tests.support import python
 from txmapreduce import Inline, MapReduce, Policy
 from txmapreduce.errors import TaskFailed
-from txmapreduce.testing import functions
+from txmapreduce.testing import failing, functions
 from txmapreduce.testing._case import until
 
 
@@ -173,7 +173,7 @@ class AsyncInputTests(TestCase):
                 closed.append(True)
 
         with self.assertRaises(TaskFailed):
-            await MapReduce(functions.fails_at_7).run(records(), backend=Inline())
+            await MapReduce(failing.fails_at_7).run(records(), backend=Inline())
         await until(lambda: closed)
 
     async def test_cancelledWhileItWaits(self) -> None:

@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.support import PoolCase, environment, interruptible, python, script
 from txmapreduce import Inline, MapReduce, Processes
 from txmapreduce.errors import TaskFailed
-from txmapreduce.testing import functions
+from txmapreduce.testing import failing, functions
 from txmapreduce.testing._case import in_thread
 
 JOB = """
@@ -42,7 +42,7 @@ class ThreadTests(PoolCase):
         """
         C{run_sync} works in a thread, and raises there what the run fails with.
         """
-        job = MapReduce(functions.fails_at_7)
+        job = MapReduce(failing.fails_at_7)
         self.assertEqual(await in_thread(lambda: job.run_sync(range(3), backend=self.pool)), [0, 1, 2])
         with self.assertRaises(TaskFailed):
             await in_thread(lambda: job.run_sync(range(10), backend=self.pool))
@@ -79,7 +79,7 @@ class ThreadTests(PoolCase):
         """
         self.assertEqual(await MapReduce(functions.square).run_async(range(4), backend=self.pool), [0, 1, 4, 9])
         with self.assertRaises(TaskFailed):
-            await MapReduce(functions.fails_at_7).run_async(range(10), backend=self.pool)
+            await MapReduce(failing.fails_at_7).run_async(range(10), backend=self.pool)
 
     async def test_asyncioInAThread(self) -> None:
         """

@@ -9,23 +9,19 @@ import operator
 import os
 import signal
 import time
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests import clusters
 from tests.support import python
-from txmapreduce import Dask, MapReduce, PartFiles, Policy, Processes, TextFiles, aggregates, broadcast, current_task
+from txmapreduce import Dask, MapReduce, Policy
 from txmapreduce.backends._dask import versions
-from txmapreduce.errors import BackendUnavailable, BadInput, TaskFailed, TaskTimedOut, WorkerDied
+from txmapreduce.errors import BackendUnavailable, BadInput, WorkerDied
 from txmapreduce.testing._case import until
-from txmapreduce.testing._laws import LAWS
 
 try:
     import distributed
@@ -37,18 +33,8 @@ def square(x: int) -> int:
     return x * x
 
 
-def remainder(x: int) -> Iterator[tuple[int, int]]:
-    yield x % 7, x
-
-
 def slow(x: int) -> int:
     time.sleep(0.02)
-    return x
-
-
-def refuse(x: int) -> int:
-    if x == 500:
-        raise ValueError(f"not {x}")
     return x
 
 
@@ -58,30 +44,9 @@ def deadly(x: int) -> int:
     return x
 
 
-def deadly_once(x: int) -> int:
-    if x == 500 and current_task().attempt == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return x
-
-
-def endless_loop(x: int) -> int:
-    while x == 5 and current_task().attempt == 1:
-        pass
-    return x
-
-
-def counted(x: int) -> int:
-    current_task().counter("seen", "even" if x % 2 == 0 else "odd").increment()
-    return x
-
-
-def drawn(x: int) -> float:
-    return current_task().random.random()
-
-
 class DaskCase(TestCase):
     """
-    Tests with two workers, C{self.backend}.
+    Tests with two workers, C{self.remote}.
     """
 
     timeout = 120
@@ -91,7 +56,7 @@ class DaskCase(TestCase):
 
     def setUp(self) -> None:
         self.cluster = self.make()
-        self.backend = self.dask()
+        self.remote = self.dask()
 
     def make(self) -> clusters.Cluster:
         return clusters.shared()
@@ -110,183 +75,13 @@ class DaskCase(TestCase):
         return backend
 
 
-class RunTests(DaskCase):
-    async def test_laws(self) -> None:
-        """
-        Each kind of job gives what it means in plain Python.
-        """
-        data = list(range(-40, 41))
-        for name, law in LAWS.items():
-            for size in (None, 7):
-                result = await law.job(size).run(data, backend=self.backend)
-                self.assertEqual(result, law.means(data), name)
-
-    async def test_manyKeys(self) -> None:
-        """
-        Many keys are folded partition by partition, and the partials are cut where they are.
-        """
-        data = range(300_000)
-        ones = await MapReduce(lambda x: [(x, 1)], reduce_by_key=operator.add).run(data, backend=self.backend)
-        self.assertEqual(ones, dict.fromkeys(data, 1))
-        rows = await MapReduce(lambda x: [(x, 1)], reducer=lambda key, values: [(key, sum(values))]).run(
-            data, backend=self.backend
-        )
-        self.assertEqual(rows, [(x, 1) for x in data])
-
-    async def test_classesFromHere(self) -> None:
-        """
-        Instances of classes that the workers can't import come back as instances of those classes.
-        """
-
-        class Pair:
-            def __init__(self, x: int) -> None:
-                self.x = x
-
-        pairs = await MapReduce(Pair).run(range(5), backend=self.backend)
-        self.assertEqual([type(pair) for pair in pairs], [Pair] * 5)
-
-    async def test_broadcast(self) -> None:
-        """
-        What was broadcast is there in the tasks.
-        """
-        table = broadcast({x: -x for x in range(100)})
-        found = await MapReduce(lambda x: table.value[x]).run(range(100), backend=self.backend)
-        self.assertEqual(found, [-x for x in range(100)])
-
-    async def test_files(self) -> None:
-        """
-        Splits are read where they are mapped, and parts are written where they are made.
-        """
-        folder = self.mktemp()
-        os.mkdir(folder)
-        path = os.path.join(folder, "text")
-        with open(path, "w") as file:
-            file.writelines(f"line {n % 10}\n" for n in range(10_000))
-        job = MapReduce(lambda line: [(line, 1)], reduce_by_key=operator.add, policy=Policy(blocksize="8KiB"))
-        result = await job.run(TextFiles(path), backend=self.backend)
-        self.assertEqual(result, {f"line {n}": 1000 for n in range(10)})
-        out = os.path.join(folder, "out")
-        written = await job.run(TextFiles(path), backend=self.backend, output=PartFiles(out))
-        self.assertEqual(written.records, 10)
-
-    async def test_sameAsProcesses(self) -> None:
-        """
-        A seed gives the same numbers, and a reproducible sum the same bits, as with worker processes.
-        """
-        pool = Processes(2)
-        self.addCleanup(pool.close)
-        job = MapReduce(drawn, reduce=aggregates.Sum(), policy=Policy(seed=7, reproducible=True, chunksize=10))
-        here = await job.run(range(1000), backend=self.backend)
-        self.assertEqual(repr(here), repr(await job.run(range(1000), backend=pool)))
-
-    async def test_counters(self) -> None:
-        """
-        Counters, skipped records and progress are those of the chunks.
-        """
-        run = MapReduce(counted, policy=Policy(chunksize=10)).start(range(100), backend=self.backend)
-        await run.result
-        self.assertEqual(run.counters, Counter({("seen", "even"): 50, ("seen", "odd"): 50}))
-        run = MapReduce(refuse, reduce=operator.add, policy=Policy(bad_records="skip")).start(
-            range(1000), backend=self.backend
-        )
-        self.assertEqual(await run.result, sum(range(1000)) - 500)
-        self.assertEqual([bad.place for bad in run.skipped], ["record 500 of the input"])
-
-    async def test_checkpoint(self) -> None:
-        """
-        A run goes on where another has ended, with chunks that are not mapped again.
-        """
-        policy = Policy(checkpoint=self.mktemp(), chunksize=50)
-        job = MapReduce(square, policy=policy)
-        self.assertEqual(await job.run(range(1000), backend=self.backend), [x * x for x in range(1000)])
-        self.assertEqual(await job.run(range(1000), backend=self.backend), [x * x for x in range(1000)])
-
-    async def test_steps(self) -> None:
-        """
-        What lies between steps stays on the workers, with instances of classes of this module among it.
-        """
-
-        class Weight:
-            def __init__(self, grams: int) -> None:
-                self.grams = grams
-
-        def light(item: tuple[int, int]) -> list[tuple[int, Weight]]:
-            return [(item[0] % 10, Weight(item[0]))]
-
-        def heaviest(key: int, weights: Iterator[Weight]) -> Iterator[Weight]:
-            yield max(weights, key=lambda weight: weight.grams)
-
-        counts = MapReduce(lambda x: [(x, 1)], reduce_by_key=operator.add)
-        job = counts.then(MapReduce(light, reducer=heaviest)).then(MapReduce(lambda weight: weight))
-        run = job.start(range(50_000), backend=self.backend)
-        weights = await run.result
-        self.assertEqual({type(weight) for weight in weights}, {Weight})
-        self.assertEqual([weight.grams for weight in weights], list(range(49_990, 50_000)))
-        self.assertEqual([step.read for step in run.steps], [50_000, 50_000, 10])
-        nothing = MapReduce(abs, reduce=operator.add).then(MapReduce(abs))
-        self.assertEqual(await nothing.run([-1, 2], backend=self.backend), [3])
-        await self.assertFailure(nothing.run([], backend=self.backend), TypeError)
-
-    async def test_partial(self) -> None:
-        """
-        The result so far can be asked for while input goes on for ever, and cancelling ends the run at once.
-        """
-        run = MapReduce(square, reduce=operator.add).start(iter(int, 1), backend=self.backend)
-        await until(lambda: run.progress().records > 1000)
-        self.assertEqual(await run.partial(), 0)
-        run.cancel()
-        with self.assertRaises(CancelledError):
-            await run.result
-
-    def test_stream(self) -> Deferred[None]:
-        """
-        Results come one by one, in order.
-        """
-
-        def take() -> list[int]:
-            stream = MapReduce(square).stream(iter(range(10**12)), backend=self.backend)
-            taken = []
-            for value in stream:
-                taken.append(value)
-                if len(taken) == 1000:
-                    return taken
-            return taken
-
-        done: Deferred[Any] = deferToThread(take)
-        return done.addCallback(self.assertEqual, [x * x for x in range(1000)])
-
-
 class ErrorTests(DaskCase):
-    async def test_taskFailed(self) -> None:
-        """
-        What the function raised is the cause, and where it did is told.
-        """
-        with self.assertRaises(TaskFailed) as caught:
-            await MapReduce(refuse).run(range(1000), backend=self.backend)
-        error = caught.exception
-        self.assertIsInstance(error.__cause__, ValueError)
-        self.assertIn("not 500", str(error))
-        self.assertIn("in refuse", error.remote_traceback)
-
-    async def test_timedOut(self) -> None:
-        """
-        What takes too long is stopped in its thread and tried again.
-        """
-        policy = Policy(task_timeout=1, chunksize=1)
-        result = await MapReduce(endless_loop, policy=policy).run(range(10), backend=self.backend)
-        self.assertEqual(result, list(range(10)))
-        with self.assertRaises(TaskTimedOut):
-            await MapReduce(endless_loop, policy=Policy(task_timeout=0.5, retries=0)).run(
-                range(10), backend=self.backend
-            )
-        self.assertEqual(await MapReduce(square).run(range(10), backend=self.backend), [x * x for x in range(10)])
-
     async def test_trust(self) -> None:
         """
         Dask itself unpickles what workers send, so C{trust="data"} is refused.
         """
         with self.assertRaises(BadInput):
-            await MapReduce(square, policy=Policy(trust="data")).run(range(10), backend=self.backend)
+            await MapReduce(square, policy=Policy(trust="data")).run(range(10), backend=self.remote)
 
     async def test_notThere(self) -> None:
         """
@@ -302,9 +97,9 @@ class ErrorTests(DaskCase):
         """
         A closed backend takes no runs.
         """
-        await self.backend.close()
+        await self.remote.close()
         with self.assertRaises(BackendUnavailable):
-            await MapReduce(square).run(range(10), backend=self.backend)
+            await MapReduce(square).run(range(10), backend=self.remote)
 
     async def test_clientOfTheUsers(self) -> None:
         """
@@ -321,7 +116,7 @@ class ErrorTests(DaskCase):
         """
         When a run has ended, its data is gone from the cluster.
         """
-        await MapReduce(lambda x: [(x, 1)], reduce_by_key=operator.add).run(range(200_000), backend=self.backend)
+        await MapReduce(lambda x: [(x, 1)], reduce_by_key=operator.add).run(range(200_000), backend=self.remote)
         client = await deferToThread(distributed.Client, scheduler_file=self.cluster.file, set_as_default=False)
         self.addCleanup(deferToThread, client.close)
         while any((await deferToThread(client.has_what)).values()):
@@ -340,7 +135,7 @@ class LossTests(DaskCase):
         """
         A worker is killed while it runs tasks: the others do them.
         """
-        run = MapReduce(slow, reduce=operator.add, policy=Policy(chunksize=5)).start(range(500), backend=self.backend)
+        run = MapReduce(slow, reduce=operator.add, policy=Policy(chunksize=5)).start(range(500), backend=self.remote)
         await until(lambda: run.progress().chunks > 10)
         self.cluster.workers[0].kill()
         self.assertEqual(await run.result, sum(range(500)))
@@ -350,7 +145,7 @@ class LossTests(DaskCase):
         Partials that were on a worker which is killed are made again.
         """
         job = MapReduce(lambda x: [(slow(x), bytes(100))] * 50, reducer=lambda key, values: [(key, len(list(values)))])
-        run = job.start(range(200), backend=self.backend)
+        run = job.start(range(200), backend=self.remote)
         await until(lambda: run.progress().records > 100)
         self.cluster.workers[0].kill()
         self.assertEqual(await run.result, [(x, 50) for x in range(200)])
@@ -359,32 +154,12 @@ class LossTests(DaskCase):
         """
         Without a scheduler there is one clear error.
         """
-        run = MapReduce(slow, policy=Policy(chunksize=5)).start(range(5000), backend=self.backend)
+        run = MapReduce(slow, policy=Policy(chunksize=5)).start(range(5000), backend=self.remote)
         await until(lambda: run.progress().chunks > 10)
         self.cluster.scheduler.kill()
         with self.assertRaises(BackendUnavailable) as caught:
             await run.result
         self.assertIn("was lost", str(caught.exception))
-
-
-class NannyTests(DaskCase):
-    """
-    Workers whose nannies start them again.
-    """
-
-    def make(self) -> clusters.Cluster:
-        return self.own(2, ())
-
-    async def test_killedByItsRecord(self) -> None:
-        """
-        A record that kills its worker once costs an attempt; one that does so always is told in the error.
-        """
-        result = await MapReduce(deadly_once, policy=Policy(chunksize=100)).run(range(1000), backend=self.backend)
-        self.assertEqual(result, list(range(1000)))
-        with self.assertRaises(WorkerDied) as caught:
-            await MapReduce(deadly, policy=Policy(chunksize=100, retries=1)).run(range(1000), backend=self.backend)
-        self.assertEqual(caught.exception.chunk, 5)
-        self.assertEqual(caught.exception.record, 0)
 
 
 class NoteTests(DaskCase):
@@ -400,9 +175,9 @@ class NoteTests(DaskCase):
         What a worker was at is found by the one that comes after it, and the notes of the dead do not stay.
         """
         with self.assertRaises(WorkerDied) as caught:
-            await MapReduce(deadly, policy=Policy(chunksize=100, retries=1)).run(range(1000), backend=self.backend)
+            await MapReduce(deadly, policy=Policy(chunksize=100, retries=1)).run(range(1000), backend=self.remote)
         self.assertEqual((caught.exception.chunk, caught.exception.record), (5, 0))
-        await MapReduce(square).run(range(10), backend=self.backend)
+        await MapReduce(square).run(range(10), backend=self.remote)
         await until(lambda: not glob.glob(f"{self.cluster.folder}/**/txmapreduce-note-*", recursive=True))
 
 
@@ -418,7 +193,7 @@ class WaitingTests(DaskCase):
         with self.assertRaises(BackendUnavailable) as caught:
             await MapReduce(square).run(range(10), backend=impatient)
         self.assertIn("had no workers for 1 s", str(caught.exception))
-        running = MapReduce(square).run(range(10), backend=self.backend)
+        running = MapReduce(square).run(range(10), backend=self.remote)
         self.cluster.add()
         self.assertEqual(await running, [x * x for x in range(10)])
 

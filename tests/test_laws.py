@@ -1,48 +1,16 @@
 """
-The laws: what each kind of job means in plain Python, and that every backend gives exactly that.
+The laws for classes of a script, and for numbers of workers. (The others are in L{tests.test_conformance}.)
 """
 
 from __future__ import annotations
 
 import json
-import operator
-import struct
-from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import PoolCase, python, script
-from txmapreduce import Inline, MapReduce, Policy, Processes
-from txmapreduce.aggregates import Mean, Sample, Sum, Variance
-from txmapreduce.testing.functions import (
-    drawn,
-    noisy,
-    noisy_pairs,
-    square,
-)
-
-
-class InlineLaws(LawCases, TestCase):
-    """
-    The laws in this process.
-    """
-
-    timeout = 60
-    examples = 40
-
-    def backend(self) -> Inline:
-        return Inline()
-
-
-class ProcessesLaws(LawCases, PoolCase):
-    """
-    The laws in worker processes.
-    """
-
-    examples = 12
-
-    def backend(self) -> Processes:
-        return self.pool
+from txmapreduce import Processes
+from txmapreduce.testing._reproducible import ReproducibleCases
 
 
 class MainTests(SynchronousTestCase):
@@ -134,75 +102,19 @@ class MainTests(SynchronousTestCase):
         self.assertEqual(json.loads(done.stdout), "all is well")
 
 
-# Reproducible
-
-
-def bits(value: Any) -> Any:
+class OneWorkerTests(ReproducibleCases, PoolCase):
     """
-    A float as its bits, which tell more than C{==}.
-    """
-    if isinstance(value, float):
-        return struct.pack(">d", value).hex()
-    if isinstance(value, dict):
-        return {key: bits(number) for key, number in value.items()}
-    return [bits(number) for number in value] if isinstance(value, list) else value
-
-
-class ReproducibleTests(PoolCase):
-    """
-    C{reproducible} and C{seed}.
+    One worker gives what any number does.
     """
 
-    def setUp(self) -> None:
-        self.backends = [self.processes(1), self.processes(2), self.processes(3), Inline()]
+    def backend(self) -> Processes:
+        return self.processes(1)
 
-    async def test_floats(self) -> None:
-        """
-        With C{reproducible}, sums of floats are equal to the last bit for any number of workers, and in this process.
-        """
-        for chunksize in (None, 7):
-            policy = Policy(reproducible=True, chunksize=chunksize)
-            for mapper, options in (
-                (noisy, {"reduce": operator.add}),
-                (noisy, {"reduce": operator.add, "initial": 0.1}),
-                (noisy, {"reduce": Sum()}),
-                (noisy, {"reduce": Mean()}),
-                (noisy, {"reduce": Variance()}),
-                (noisy_pairs, {"reduce_by_key": operator.add}),
-                (noisy_pairs, {"reduce_by_key": Mean()}),
-            ):
-                job = MapReduce(mapper, **options, policy=policy)  # type: ignore[arg-type]
-                results = [bits(await job.run(range(900), backend=backend)) for backend in self.backends]
-                self.assertEqual(results, results[:1] * len(results), f"{options} {chunksize}")
 
-    async def test_random(self) -> None:
-        """
-        With a seed, C{current_task().random} depends on the seed and on the chunk's number alone.
-        """
-        for chunksize in (None, 10):
-            job = MapReduce(drawn, policy=Policy(seed=5, chunksize=chunksize))
-            results = [await job.run(range(2000), backend=backend) for backend in self.backends]
-            self.assertEqual(results, results[:1] * len(results))
-            firsts = dict(reversed(results[0]))
-            self.assertEqual(sorted(firsts), list(range(2000 // (chunksize or 1000))))
-            self.assertEqual(len(set(firsts.values())), len(firsts))
-            other = await MapReduce(drawn, policy=Policy(seed=6, chunksize=chunksize)).run(
-                range(2000), backend=self.backends[1]
-            )
-            self.assertNotEqual(other, results[0])
+class ThreeWorkersTests(ReproducibleCases, PoolCase):
+    """
+    So do three.
+    """
 
-    async def test_sampleWithSeed(self) -> None:
-        """
-        With a seed a sample is the same for any number of workers.
-        """
-        job = MapReduce(square, reduce=Sample(5), policy=Policy(seed=3, chunksize=50))
-        results = [await job.run(range(2000), backend=backend) for backend in self.backends]
-        self.assertEqual(results, results[:1] * len(results))
-
-    async def test_noSeed(self) -> None:
-        """
-        Without a seed each run draws other numbers.
-        """
-        job = MapReduce(drawn, policy=Policy(chunksize=10))
-        for backend in self.backends:
-            self.assertNotEqual(await job.run(range(30), backend=backend), await job.run(range(30), backend=backend))
+    def backend(self) -> Processes:
+        return self.processes(3)

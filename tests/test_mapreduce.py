@@ -1,5 +1,5 @@
 """
-What can be seen of a run: its progress, its counters, its failures, its stream; and many runs on one pool.
+What is particular to runs in this process and in worker processes: what can be sent, and many runs on one pool.
 """
 
 from __future__ import annotations
@@ -19,30 +19,16 @@ from tests import mappers
 from tests.support import PoolCase
 from txmapreduce import Inline, MapReduce, Policy, Processes, close_default_pool
 from txmapreduce.errors import BackendUnavailable, MapReduceError, NotSerializable, TaskFailed
-from txmapreduce.testing import functions
-from txmapreduce.testing._case import in_thread, until
+from txmapreduce.testing import failing, functions
+from txmapreduce.testing._case import failure_of, in_thread, until
 
 
-async def failure_of(deferred: Deferred[Any]) -> BaseException:
-    """
-    How a run fails.
-    """
-    try:
-        value = await deferred
-    except BaseException as error:
-        return error
-    raise AssertionError(f"it gave {value!r}")
-
-
-class InlineTests(RunCases, TestCase):
+class InlineTests(TestCase):
     """
     Runs in this process.
     """
 
     timeout = 30
-
-    def backend(self) -> Inline:
-        return Inline()
 
     async def test_streamEndsClosed(self) -> None:
         """
@@ -82,13 +68,10 @@ class InlineTests(RunCases, TestCase):
         self.assertIs(same, lock)
 
 
-class ProcessesTests(RunCases, PoolCase):
+class ProcessesTests(PoolCase):
     """
     Runs in worker processes.
     """
-
-    def backend(self) -> Processes:
-        return self.pool
 
     async def test_workerLives(self) -> None:
         """
@@ -97,7 +80,7 @@ class ProcessesTests(RunCases, PoolCase):
         pool = self.processes(1)
         (before,) = await MapReduce(mappers.pid).run([1], backend=pool)
         for error in (SystemExit(1), KeyboardInterrupt(), ValueError()):
-            job = MapReduce(functools.partial(functions.raises, error))
+            job = MapReduce(functools.partial(failing.raises, error))
             self.assertIsInstance(await failure_of(job.run([1], backend=pool)), TaskFailed)
         self.assertEqual(await MapReduce(mappers.pid).run([1], backend=pool), [before])
 

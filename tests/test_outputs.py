@@ -32,7 +32,7 @@ from tests import mappers
 from tests.support import PoolCase
 from txmapreduce import Inline, MapReduce, PartFiles, Policy, TextFiles, outputs
 from txmapreduce.errors import BadInput, OutputFailed, TaskFailed, WorkerDied
-from txmapreduce.testing import functions
+from txmapreduce.testing import failing, functions
 from txmapreduce.testing._case import in_thread, until
 from txmapreduce.testing._laws import LAWS, records
 
@@ -179,7 +179,7 @@ class PartFilesTests(FolderCase):
         Path(self.folder, "mine").touch()
         output = PartFiles(self.folder, overwrite=True)
         with self.assertRaises(TaskFailed):
-            await MapReduce(functions.fails_at_7).run(range(10), backend=self.pool, output=output)
+            await MapReduce(failing.fails_at_7).run(range(10), backend=self.pool, output=output)
         self.assertEqual(self.tree(), ["out", "out/mine"])
         running = MapReduce(slow_after(3)).start(range(10), backend=self.pool, output=output)
         await until(lambda: len(self.tree()) > 4)
@@ -244,8 +244,8 @@ class PartFilesTests(FolderCase):
         What the user's functions raise is told as without an output.
         """
         for job, where in (
-            (MapReduce(functions.fails_at_7), "the mapper raised in record 7 of chunk 0"),
-            (MapReduce(functions.pairs_of_numbers, reducer=functions.reducer_that_fails), "the reduce function raised"),
+            (MapReduce(failing.fails_at_7), "the mapper raised in record 7 of chunk 0"),
+            (MapReduce(functions.pairs_of_numbers, reducer=failing.reducer_that_fails), "the reduce function raised"),
         ):
             with self.assertRaisesRegex(TaskFailed, where):
                 await MapReduce(**{**vars(job.job), "policy": Policy(chunksize=20)}).run(

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from txmapreduce import MapReduce, Policy, current_task
 from txmapreduce._tasks.runner import EMPTY, STAYS, MapTask, Reduce, Runner, TaskError
-from txmapreduce.testing import functions
+from txmapreduce.testing import failing, functions
 
 
 class Batches:
@@ -120,7 +120,7 @@ class MapTests(SynchronousTestCase):
         """
         for options in ({}, {"reduce": operator.add}):
             with self.assertRaises(TaskError) as caught:
-                runner(functions.fails_at_7, **options).map(task(first=10, count=4), range(12))
+                runner(failing.fails_at_7, **options).map(task(first=10, count=4), range(12))
             error = caught.exception
             self.assertEqual((error.chunk, error.record, error.stage), (12, 7, "map"))
             self.assertIsInstance(error.__cause__, ValueError)
@@ -159,10 +159,10 @@ class MapTests(SynchronousTestCase):
         Bad records are noted by their number in the task, those of a batch one by one.
         """
         policy = Policy(bad_records="skip")
-        done = runner(functions.fails_at_7, policy=policy).map(task(count=4), range(12))
+        done = runner(failing.fails_at_7, policy=policy).map(task(count=4), range(12))
         self.assertEqual(done.partial, [x for x in range(12) if x != 7])
         self.assertEqual([record for record, _ in done.report.skipped], [7])
-        batched = runner(functions.fails_in_batch, batched=True, policy=policy).map(task(count=4), range(12))
+        batched = runner(failing.fails_in_batch, batched=True, policy=policy).map(task(count=4), range(12))
         self.assertEqual(batched.partial, [x % 10 for x in range(12) if x != 7])
         self.assertEqual([record for record, _ in batched.report.skipped], [7])
         self.assertEqual((done.records, batched.records), (12, 12))
@@ -172,7 +172,7 @@ class MapTests(SynchronousTestCase):
         Nothing may be left.
         """
         policy = Policy(bad_records="skip")
-        done = runner(functions.raises_no_text, reduce=operator.add, policy=policy).map(task(), range(3))
+        done = runner(failing.raises_no_text, reduce=operator.add, policy=policy).map(task(), range(3))
         self.assertIs(done.partial, EMPTY)
         self.assertEqual([record for record, _ in done.report.skipped], [0, 1, 2])
 
@@ -210,7 +210,7 @@ class MapTests(SynchronousTestCase):
         Outside of tasks there is no current one, also behind a task that failed.
         """
         with self.assertRaises(TaskError):
-            runner(functions.fails_at_7).map(task(), [7])
+            runner(failing.fails_at_7).map(task(), [7])
         with self.assertRaises(RuntimeError):
             current_task()
 
@@ -241,7 +241,7 @@ class HoldTests(SynchronousTestCase):
         """
         A task that failed leaves nothing behind.
         """
-        runs = runner(functions.fails_at_7, reduce=operator.add)
+        runs = runner(failing.fails_at_7, reduce=operator.add)
         with self.assertRaises(TaskError):
             runs.map(task(hold=True), range(10))
         runs.map(task(hold=True), [1])
@@ -294,7 +294,7 @@ class FoldTests(SynchronousTestCase):
         What an operator raises is TaskError without a chunk.
         """
         with self.assertRaises(TaskError) as caught:
-            runner(functions.square, reduce=functions.fails_to_add).fold([1, 2], True)
+            runner(functions.square, reduce=failing.fails_to_add).fold([1, 2], True)
         self.assertEqual((caught.exception.stage, type(caught.exception.__cause__)), ("fold", ArithmeticError))
 
     def test_nothing(self) -> None:

@@ -7,9 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from ..backends import Backend
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 else:
     TestCase = object  # trial runs each TestCase that it sees in a module, and these are nothing by themselves
 
-__all__ = ["BackendCase", "failure_of", "in_thread", "until"]
+__all__ = ["BackendCase", "failure_of", "in_thread", "pause", "until"]
 
 
 class BackendCase(TestCase):
@@ -60,4 +58,14 @@ async def until(condition: Callable[[], object]) -> None:
     Let the reactor turn until C{condition} holds. The test's own timeout is the limit.
     """
     while not condition():
-        await deferLater(reactor, 0.005)  # type: ignore[arg-type]
+        await pause(0.005)
+
+
+def pause(seconds: float) -> Deferred[None]:
+    """
+    Let the reactor turn for so long.
+    """
+    from twisted.internet import reactor
+    from twisted.internet.task import deferLater
+
+    return deferLater(reactor, seconds)

@@ -7,11 +7,12 @@ from __future__ import annotations
 import functools
 import operator
 from pathlib import Path
+from typing import Any
 
 from ..errors import TaskFailed
 from ..job import Policy
 from ..mapreduce import MapReduce
-from . import functions
+from . import failing, functions
 from ._case import BackendCase, failure_of
 
 
@@ -24,7 +25,7 @@ class FailureCases(BackendCase):
         """
         An exception of the mapper's fails the run with TaskFailed: its cause, its traceback, its chunk, its record.
         """
-        job = MapReduce(functions.fails_at_7, policy=Policy(chunksize=3))
+        job = MapReduce(failing.fails_at_7, policy=Policy(chunksize=3))
         error = await failure_of(job.run(range(10), backend=self.backend()))
         self.assertIsInstance(error, TaskFailed)
         self.assertIs(type(error.__cause__), ValueError)
@@ -39,7 +40,7 @@ class FailureCases(BackendCase):
         """
         The message says which record of its chunk it was.
         """
-        job = MapReduce(functions.fails_at_7, policy=Policy(chunksize=5, task_timeout=100))
+        job = MapReduce(failing.fails_at_7, policy=Policy(chunksize=5, task_timeout=100))
         error = await failure_of(job.run(range(10), backend=self.backend()))
         self.assertIn("record 2 of chunk 1", str(error))
 
@@ -49,18 +50,18 @@ class FailureCases(BackendCase):
         """
         data = range(20)
         for job, kind in (
-            (MapReduce(functions.fails_midway, flat=True), ValueError),
-            (MapReduce(functions.square, reduce=functions.fails_to_add), ArithmeticError),
-            (MapReduce(functions.pairs_of_numbers, reducer=functions.reducer_that_fails), ValueError),
-            (MapReduce(functions.pairs_of_numbers, reduce_by_key=functions.fails_to_add), ArithmeticError),
+            (MapReduce(failing.fails_midway, flat=True), ValueError),
+            (MapReduce(functions.square, reduce=failing.fails_to_add), ArithmeticError),
+            (MapReduce(functions.pairs_of_numbers, reducer=failing.reducer_that_fails), ValueError),
+            (MapReduce(functions.pairs_of_numbers, reduce_by_key=failing.fails_to_add), ArithmeticError),
             (MapReduce(functions.square, reduce_by_key=operator.add), TypeError),
             (MapReduce(functions.square, flat=True), TypeError),
-            (MapReduce(functions.chained), ValueError),
-            (MapReduce(functools.partial(functions.raises, KeyboardInterrupt())), KeyboardInterrupt),
-            (MapReduce(functools.partial(functions.raises, SystemExit(3))), SystemExit),
-            (MapReduce(functools.partial(functions.raises, GeneratorExit())), GeneratorExit),
-            (MapReduce(functools.partial(functions.raises, MemoryError())), MemoryError),
-            (MapReduce(functools.partial(functions.raises, TaskFailed("of the user's"))), TaskFailed),
+            (MapReduce(failing.chained), ValueError),
+            (MapReduce(functools.partial(failing.raises, KeyboardInterrupt())), KeyboardInterrupt),
+            (MapReduce(functools.partial(failing.raises, SystemExit(3))), SystemExit),
+            (MapReduce(functools.partial(failing.raises, GeneratorExit())), GeneratorExit),
+            (MapReduce(functools.partial(failing.raises, MemoryError())), MemoryError),
+            (MapReduce(functools.partial(failing.raises, TaskFailed("of the user's"))), TaskFailed),
         ):
             error = await failure_of(job.run(data, backend=self.backend()))
             self.assertIs(type(error), TaskFailed, repr(error))
@@ -71,9 +72,9 @@ class FailureCases(BackendCase):
         An exception that does not travel is TaskFailed all the same, with its traceback in the message.
         """
         for mapper, name in (
-            (functions.raises_two_arguments, "TwoArguments"),
-            (functions.raises_no_text, "NoText"),
-            (functions.raises_unpicklable, "but it has a text"),
+            (failing.raises_two_arguments, "TwoArguments"),
+            (failing.raises_no_text, "NoText"),
+            (failing.raises_unpicklable, "but it has a text"),
         ):
             error = await failure_of(MapReduce(mapper).run([1], backend=self.backend()))
             self.assertIs(type(error), TaskFailed)
@@ -88,15 +89,15 @@ class FailureCases(BackendCase):
             policy = Policy(bad_records="skip", chunksize=chunksize)
             good = [x for x in range(40) if x % 10 != 7]
             for job, expected, bad in (
-                (MapReduce(functions.fails_at_7, policy=policy), [x for x in range(40) if x != 7], [7]),
-                (MapReduce(functions.fails_midway, flat=True, policy=policy), [y for x in good for y in (x, -x)], None),
-                (MapReduce(functions.fails_in_batch, batched=True, policy=policy), [x % 10 for x in good], None),
+                (MapReduce(failing.fails_at_7, policy=policy), [x for x in range(40) if x != 7], [7]),
+                (MapReduce(failing.fails_midway, flat=True, policy=policy), [y for x in good for y in (x, -x)], None),
+                (MapReduce(failing.fails_in_batch, batched=True, policy=policy), [x % 10 for x in good], None),
                 (
-                    MapReduce(functions.pairs_fail_midway, reduce_by_key=operator.add, policy=policy),
+                    MapReduce(failing.pairs_fail_midway, reduce_by_key=operator.add, policy=policy),
                     {"all": 36, "good": 36},
                     None,
                 ),
-                (MapReduce(functions.fails_midway, flat=True, reduce=operator.add, policy=policy), 0, None),
+                (MapReduce(failing.fails_midway, flat=True, reduce=operator.add, policy=policy), 0, None),
             ):
                 run = job.start(range(40), backend=self.backend())
                 self.assertEqual(await run.result, expected)
@@ -114,7 +115,7 @@ class FailureCases(BackendCase):
         """
         for limit, fails in ((0, True), (3, True), (4, False)):
             policy = Policy(bad_records="skip", max_bad_records=limit, chunksize=4)
-            run = MapReduce(functions.fails_midway, flat=True, policy=policy).start(range(40), backend=self.backend())
+            run = MapReduce(failing.fails_midway, flat=True, policy=policy).start(range(40), backend=self.backend())
             if fails:
                 error = await failure_of(run.result)
                 self.assertIsInstance(error, TaskFailed)
@@ -127,13 +128,14 @@ class FailureCases(BackendCase):
         A listed exception (or one derived from it) is tried again, C{retries} more times. Counters count what came of
         the attempt that succeeded.
         """
+        ways: list[tuple[Any, dict[str, Any], Any]] = [
+            (failing.until_attempt, {}, list(range(20))),
+            (failing.until_attempt, {"reduce": operator.add}, 190),
+            (failing.pairs_until_attempt, {"reduce_by_key": operator.add}, {0: 63, 1: 70, 2: 57}),
+        ]
         for chunksize in (None, 1, 4):
-            for mapper, options, expected in (
-                (functions.until_attempt, {}, list(range(20))),
-                (functions.until_attempt, {"reduce": operator.add}, 190),
-                (functions.pairs_until_attempt, {"reduce_by_key": operator.add}, {0: 63, 1: 70, 2: 57}),
-            ):
-                policy = Policy(retry_exceptions=(functions.Passing,), retries=2, chunksize=chunksize)
+            for mapper, options, expected in ways:
+                policy = Policy(retry_exceptions=(failing.Passing,), retries=2, chunksize=chunksize)
                 run = MapReduce(functools.partial(mapper, 3), **options, policy=policy).start(
                     range(20), backend=self.backend()
                 )
@@ -153,7 +155,7 @@ class FailureCases(BackendCase):
         An exception that is not listed is not tried again.
         """
         policy = Policy(retry_exceptions=(KeyError,), retries=2)
-        job = MapReduce(functools.partial(functions.until_attempt, 2), policy=policy)
+        job = MapReduce(functools.partial(failing.until_attempt, 2), policy=policy)
         error = await failure_of(job.run(range(20), backend=self.backend()))
         self.assertEqual(error.attempt, 1)
 
@@ -161,9 +163,9 @@ class FailureCases(BackendCase):
         """
         The random numbers of a chunk are the same at any attempt.
         """
-        policy = Policy(retry_exceptions=(functions.Passing,), seed=1, chunksize=4)
+        policy = Policy(retry_exceptions=(failing.Passing,), seed=1, chunksize=4)
         results = [
-            await MapReduce(functools.partial(functions.random_until_attempt, good), policy=policy).run(
+            await MapReduce(functools.partial(failing.random_until_attempt, good), policy=policy).run(
                 range(20), backend=self.backend()
             )
             for good in (1, 3)
@@ -176,9 +178,9 @@ class FailureCases(BackendCase):
         """
         for n in range(3):
             flag = Path(self.mktemp()).absolute()
-            policy = Policy(retry_exceptions=(functions.Passing,), chunksize=1 + n * 3)
+            policy = Policy(retry_exceptions=(failing.Passing,), chunksize=1 + n * 3)
             job = MapReduce(
-                functions.pairs_of_numbers, reduce_by_key=functions.FailsToMergeOnce(str(flag)), policy=policy
+                functions.pairs_of_numbers, reduce_by_key=failing.FailsToMergeOnce(str(flag)), policy=policy
             )
             expected = await MapReduce(functions.pairs_of_numbers, reduce_by_key=operator.add).run(
                 range(100), backend=self.backend()

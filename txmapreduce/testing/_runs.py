@@ -11,12 +11,12 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 
-from .._run.coordinator import Run
 from ..aggregates import Collect, Counts, Sum
 from ..errors import BadInput, RunTimedOut
 from ..job import Policy
 from ..mapreduce import MapReduce
-from . import functions
+from ..runs import Run
+from . import failing, functions
 from ._case import BackendCase, failure_of, until
 
 
@@ -53,11 +53,12 @@ class RunCases(BackendCase):
         """
         Counters are the sums over all chunks.
         """
-        for mapper, options in (
+        ways: list[tuple[Any, dict[str, Any]]] = [
             (functions.counting, {}),
             (functions.counting, {"reduce": operator.add}),
             (functions.counting_pairs, {"reduce_by_key": operator.add}),
-        ):
+        ]
+        for mapper, options in ways:
             run = MapReduce(mapper, **options, policy=Policy(chunksize=7)).start(range(100), backend=self.backend())
             await run.result
             self.assertEqual(run.counters, {("seen", "records"): 100, ("seen", "sum"): 4950})
@@ -66,7 +67,7 @@ class RunCases(BackendCase):
         """
         The result so far can be asked for at any time, as often as one likes, and changes nothing in the end.
         """
-        for mapper, options, expected in (
+        ways: list[tuple[Any, dict[str, Any], Any]] = [
             (functions.identity, {}, list(range(200))),
             (functions.single_list, {"reduce": functions.extended}, list(range(200))),
             (functions.single_list, {"reduce": functions.extended, "initial": [-1]}, list(range(-1, 200))),
@@ -76,12 +77,14 @@ class RunCases(BackendCase):
             (functions.pairs_of_numbers, {"reduce_by_key": Collect()}, None),
             (functions.pairs_of_numbers, {"reduce_by_key": operator.add}, None),
             (functions.pairs_of_numbers, {"reducer": functions.joined}, None),
-        ):
+        ]
+        for mapper, options, expected in ways:
             job = MapReduce(mapper, **options, policy=Policy(chunksize=2, reproducible=True))
             if expected is None:
                 expected = await job.run(range(200), backend=self.backend())
             runs: list[Run] = []
-            data = self.asking(range(200), runs, asked := [])
+            asked: list[Deferred[Any]] = []
+            data = self.asking(range(200), runs, asked)
             runs.append(run := job.start(data, backend=self.backend()))
             result = await run.result
             self.assertEqual(result, expected, f"{options}")
@@ -102,12 +105,13 @@ class RunCases(BackendCase):
         """
         As long as there is nothing, the result so far is C{None}; for a job that reduces nothing, an empty list.
         """
-        for options, expected in (
+        ways: list[tuple[dict[str, Any], Any]] = [
             ({}, []),
             ({"reduce": operator.add}, None),
             ({"reduce": operator.add, "initial": 5}, None),
             ({"reduce": Sum()}, None),
-        ):
+        ]
+        for options, expected in ways:
             run = MapReduce(functions.square, **options).start(range(3), backend=self.backend())
             partial = run.partial()
             self.assertEqual(await partial, expected, f"{options}")
@@ -117,7 +121,7 @@ class RunCases(BackendCase):
         """
         The result so far of a run that failed is its failure.
         """
-        run = MapReduce(functions.fails_at_7).start(range(10), backend=self.backend())
+        run = MapReduce(failing.fails_at_7).start(range(10), backend=self.backend())
         error = await failure_of(run.result)
         self.assertIs(await failure_of(run.partial()), error)
 
@@ -135,9 +139,9 @@ class RunCases(BackendCase):
                 closed.append(True)
 
         job = MapReduce(functions.square, reduce=operator.add)
-        for cancel in (lambda run: run.cancel(), lambda run: run.result.cancel()):
+        for cancel in (Run.cancel, lambda run: run.result.cancel()):
             run = job.start(endless(), backend=self.backend())
-            await until(lambda run=run: run.progress().records)
+            await until(lambda: run.progress().records)  # noqa: B023
             cancel(run)
             self.assertIsInstance(await failure_of(run.result), CancelledError)
             run.cancel()
@@ -159,7 +163,8 @@ class RunCases(BackendCase):
             yield from range(10)
             raise LookupError("no more")
 
-        for options in ({}, {"reduce": operator.add}):
+        ways: list[dict[str, Any]] = [{}, {"reduce": operator.add}]
+        for options in ways:
             error = await failure_of(MapReduce(functions.square, **options).run(breaking(), backend=self.backend()))
             self.assertEqual((type(error), error.args), (LookupError, ("no more",)))
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from typing import Any
 
 from ..errors import BadInput, TaskFailed
 from ..job import Policy
 from ..mapreduce import MapReduce
-from . import functions
-from ._case import BackendCase
+from . import failing, functions
+from ._case import BackendCase, pause
 
 
 class StreamCases(BackendCase):
@@ -23,11 +24,11 @@ class StreamCases(BackendCase):
         """
         A stream gives the results one by one: in input order, or as they come; all of a flat mapper's.
         """
-        for options, expected in (({}, [x * x for x in range(50)]),):
-            job = MapReduce(functions.square, **options, policy=Policy(chunksize=3))
-            self.assertEqual([y async for y in job.stream(range(50), backend=self.backend())], expected)
-            unordered = [y async for y in job.stream(range(50), ordered=False, backend=self.backend())]
-            self.assertEqual(sorted(unordered), expected)
+        job = MapReduce(functions.square, policy=Policy(chunksize=3))
+        expected = [x * x for x in range(50)]
+        self.assertEqual([y async for y in job.stream(range(50), backend=self.backend())], expected)
+        unordered = [y async for y in job.stream(range(50), ordered=False, backend=self.backend())]
+        self.assertEqual(sorted(unordered), expected)
         flat = MapReduce(functions.some, flat=True, policy=Policy(chunksize=1))
         self.assertEqual(
             [y async for y in flat.stream(range(20), backend=self.backend())],
@@ -47,7 +48,8 @@ class StreamCases(BackendCase):
         """
         A job with one result has nothing to stream.
         """
-        for options in ({"reduce": operator.add}, {"reduce_by_key": operator.add}):
+        ways: list[dict[str, Any]] = [{"reduce": operator.add}, {"reduce_by_key": operator.add}]
+        for options in ways:
             with self.assertRaises(BadInput):
                 MapReduce(functions.square, **options).stream([1], backend=self.backend())
 
@@ -55,7 +57,7 @@ class StreamCases(BackendCase):
         """
         A stream raises what the run fails with, behind the results of the chunks before.
         """
-        job = MapReduce(functions.fails_at_7, policy=Policy(chunksize=1))
+        job = MapReduce(failing.fails_at_7, policy=Policy(chunksize=1))
         values = []
         with self.assertRaises(TaskFailed):
             async for value in job.stream(range(10), backend=self.backend()):
@@ -68,7 +70,8 @@ class StreamCases(BackendCase):
         its reader leaves, the input is closed.
         """
         for ordered in (True, False):
-            pulled, closed = [0], []
+            pulled = [0]
+            closed: list[bool] = []
 
             def endless(pulled: list[int] = pulled, closed: list[bool] = closed) -> Iterator[int]:
                 try:
@@ -79,11 +82,11 @@ class StreamCases(BackendCase):
                     closed.append(True)
 
             job = MapReduce(functions.square, policy=Policy(chunksize=10, buffersize=4))
-            stream = job.stream(endless(), ordered=ordered, backend=self.backend()).__aiter__()
+            stream: Any = job.stream(endless(), ordered=ordered, backend=self.backend()).__aiter__()
             for n in range(1, 400):
                 await stream.__anext__()
                 self.assertLessEqual(pulled[0], n + 10 * (2 * 4 + 2), f"for result {n}")
-            await deferLater(reactor, 0.05)  # would it go on by itself?
+            await pause(0.05)  # would it go on by itself?
             self.assertLessEqual(pulled[0], 400 + 10 * (2 * 4 + 2))
             self.assertEqual(closed, [])
             await stream.aclose()

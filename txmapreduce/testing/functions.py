@@ -7,7 +7,6 @@ from __future__ import annotations
 import enum
 import functools
 import operator
-import os
 import random
 import time
 from collections import namedtuple
@@ -249,85 +248,6 @@ def drawn(x: int) -> tuple[int, float]:
     return task.index, task.random.random()
 
 
-class TwoArguments(Exception):
-    """
-    Its constructor can't be called with its C{args}.
-    """
-
-    def __init__(self, name: str, number: int) -> None:
-        super().__init__(f"{name} is {number}")
-        self.name = name
-
-
-class NoText(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no text")
-
-    __repr__ = __str__
-
-
-class Unpicklable(Exception):
-    def __reduce__(self) -> Any:
-        raise TypeError("this does not pickle")
-
-
-class Passing(Exception):
-    """
-    Something that may go away by itself.
-    """
-
-
-class PassingKind(Passing):
-    pass
-
-
-def fails_at_7(x: int) -> int:
-    if x == 7:
-        raise ValueError(f"{x} is not good")
-    return x
-
-
-def fails_midway(x: int) -> Iterator[int]:
-    yield x
-    if x % 10 == 7:
-        raise ValueError("midway")
-    yield -x
-
-
-def fails_in_batch(chunk: list[int]) -> list[int]:
-    return [fails_at_7(x % 10) for x in chunk]
-
-
-def pairs_fail_midway(x: int) -> Iterator[tuple[str, int]]:
-    yield "all", 1
-    if x % 10 == 7:
-        raise ValueError("midway")
-    yield "good", 1
-
-
-def raises(error: Any, x: Any) -> Any:
-    raise error
-
-
-def raises_two_arguments(x: Any) -> Any:
-    raise TwoArguments("x", 5)
-
-
-def raises_no_text(x: Any) -> Any:
-    raise NoText
-
-
-def raises_unpicklable(x: Any) -> Any:
-    raise Unpicklable("but it has a text")
-
-
-def chained(x: Any) -> Any:
-    try:
-        return {}["missing"]
-    except KeyError as error:
-        raise ValueError("outer") from error
-
-
 def counting(x: int) -> int:
     task = current_task()
     task.counter("seen", "records").increment()
@@ -339,26 +259,6 @@ def counting_pairs(x: int) -> list[tuple[int, int]]:
     return [(x % 2, counting(x))]
 
 
-def until_attempt(good: int, x: int) -> int:
-    """
-    Fails in all attempts before C{good}, behind some counting.
-    """
-    counting(x)
-    if x == 5 and current_task().attempt < good:
-        raise PassingKind(f"attempt {current_task().attempt}")
-    return x
-
-
-def pairs_until_attempt(good: int, x: int) -> list[tuple[int, int]]:
-    return [(x % 3, until_attempt(good, x))]
-
-
-def random_until_attempt(good: int, x: int) -> float:
-    drawn = current_task().random.random()
-    until_attempt(good, x)
-    return drawn
-
-
 def generator_of(x: int) -> Iterator[int]:
     return (n for n in range(x))
 
@@ -368,29 +268,16 @@ def slow(seconds: float, x: Any) -> Any:
     return x
 
 
-def reducer_that_fails(key: Any, values: Iterator[Any]) -> Iterator[Any]:
-    yield key
-    raise ValueError(f"no {key}")
-
-
-def fails_to_add(a: Any, b: Any) -> Any:
-    raise ArithmeticError("no sum")
-
-
-class FailsToMergeOnce:
+class Logged:
     """
-    Adds, and fails at its first call in this process that C{path} does not know of yet, in the midst of a merge.
+    Notes in a file how often it was called: a byte each time.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, pairs: bool = False) -> None:
         self.path = path
+        self.pairs = pairs
 
-    def __call__(self, a: int, b: int) -> int:
-        if a > 20:
-            try:
-                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                pass
-            else:
-                raise Passing("the first time")
-        return a + b
+    def __call__(self, x: int) -> Any:
+        with open(self.path, "ab") as log:
+            log.write(b".")
+        return pairs_of_numbers(x) if self.pairs else x
