@@ -13,7 +13,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmapreduce
-from txmapreduce import MapReduce, Policy, Processes, aggregates, errors
+from txmapreduce import MapReduce, Policy, Processes, aggregates, errors, testing
 from txmapreduce.joins import BoundJob
 from txmapreduce.runs import Run
 
@@ -36,7 +36,7 @@ class ReferenceTests(SynchronousTestCase):
         """
         What can be imported from the top, the aggregates, the errors.
         """
-        for names in (txmapreduce.__all__, aggregates.__all__, errors.__all__):
+        for names in (txmapreduce.__all__, aggregates.__all__, errors.__all__, testing.__all__):
             self.assertNamed(public(names))
 
     def test_parameters(self) -> None:

@@ -23,6 +23,7 @@ What is in here, from what everything else needs to what needs everything else:
   - C{runs}, C{chains}, C{mapreduce}, C{joins}, C{sorting}: the ways to run, jobs of several steps, L{MapReduce},
     L{join} and L{cogroup}, L{sort}
   - C{progress}, C{cli}, C{_cli}: a bar, and the command line
+  - C{testing}: the tests that every backend passes
 
 A module may import only what stands above it in the ladder of C{tests/test_architecture.py}.
 
