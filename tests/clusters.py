@@ -28,11 +28,15 @@ class Cluster:
     @ivar file: the scheduler file.
     """
 
-    def __init__(self, workers: int = 2, options: Sequence[str] = ("--no-nanny",)) -> None:
+    def __init__(self, workers: int = 2, options: Sequence[str] = ("--no-nanny",), **environment: str) -> None:
+        """
+        @param options: of C{dask worker}. C{environment}: what else the processes find there.
+        """
         self.folder = tempfile.mkdtemp(prefix="txmapreduce-dask-")
         self.file = os.path.join(self.folder, "scheduler.json")
         self.log = os.path.join(self.folder, "log")
         self._options = options
+        self._environment = environment
         self.workers: list[subprocess.Popen[bytes]] = []
         atexit.register(self.stop)
         self.scheduler = self._start("scheduler", "--port", "0", "--idle-timeout", "600")
@@ -67,7 +71,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment(**_QUIET),
+                env=environment(**_QUIET, **self._environment),
             )
 
     def said(self) -> str:
