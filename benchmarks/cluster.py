@@ -32,7 +32,8 @@ from typing import Any
 
 import psutil
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
 
 import corpus  # noqa: E402
 import workloads  # noqa: E402
@@ -338,8 +339,7 @@ def main() -> None:
         parser.error(f"there is no {min(unknown)}, only {', '.join(WHAT)}")
     from distributed import Client
 
-    here = os.pathsep.join(map(os.path.abspath, sys.path[:1] + sys.path[-1:]))
-    cluster = Cluster(2, PYTHONPATH=here)
+    cluster = Cluster(2, PYTHONPATH=os.pathsep.join(map(str, (HERE, HERE.parent))))
     kept = {}
     try:
         for what in args.what or WHAT:
