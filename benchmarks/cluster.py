@@ -154,21 +154,24 @@ class Traffic:
         self._thread = threading.Thread(target=self._looks, daemon=True)
 
     def __enter__(self) -> Traffic:
-        self._before = self._look()
+        self._before = self.look()
         self._thread.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._ended.set()
         self._thread.join()
-        after = self._look()
+        after = self.look()
         self.sent, self.received = (now - before for now, before in zip(after, self._before, strict=True))
 
     def _looks(self) -> None:
         while not self._ended.wait(0.02):  # a connection that is closed is not there any more
-            self._look()
+            self.look()
 
-    def _look(self) -> tuple[int, int]:
+    def look(self) -> tuple[int, int]:
+        """
+        Bytes that were sent and arrived, and bytes that were received, ever, by all connections that were seen.
+        """
         for name in os.listdir("/proc/self/fd"):
             try:
                 sock = socket.socket(fileno=os.dup(int(name)))
@@ -285,6 +288,7 @@ def _reduce_until(cluster: Dask, records: int, look: Callable[[int], None]) -> N
     from txmapreduce._blocking import blocking
 
     run = blocking(lambda: MapReduce(abs, reduce=max).start(itertools.count(), backend=cluster))
+    run.result.addErrback(lambda _: None)  # it is cancelled
     while (read := run.progress().records) < records:
         look(read)
         time.sleep(0.05)

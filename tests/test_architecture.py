@@ -29,6 +29,7 @@ LADDER = [
     ["_files.planning"],
     ["inputs"],
     ["_files.base", "_files.formats"],
+    ["_files.joining"],
     ["outputs", "sources"],
     ["_values.loading"],
     ["_values.byvalue"],

@@ -6,9 +6,11 @@ fast anything is isn't tested.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -24,6 +26,7 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 sys.path.append(str(FOLDER))
 
 import bench  # noqa: E402
+import cluster  # noqa: E402
 import corpus  # noqa: E402
 import growth  # noqa: E402
 import growth_jobs  # noqa: E402
@@ -372,6 +375,47 @@ class SortTests(SynchronousTestCase):
         path = Path(self.mktemp())
         self.assertEqual(sort.write_lines(path, 1050), 10)
         self.assertEqual([len(line) for line in path.read_text().splitlines()], [99] * 10)
+
+
+class ClusterTests(SynchronousTestCase):
+    """
+    What is measured on a cluster.
+    """
+
+    if importlib.util.find_spec("distributed") is None:
+        skip = "distributed is not installed"
+    elif sys.platform != "linux":
+        skip = "the kernel tells what went through a connection on Linux"
+
+    def test_traffic(self) -> None:
+        """
+        What goes through a connection is counted, also when it is closed meanwhile.
+        """
+        server = socket.create_server(("127.0.0.1", 0))
+        with cluster.Traffic() as traffic, server, socket.create_connection(server.getsockname()) as one:
+            with server.accept()[0] as other:
+                one.sendall(b"x" * 5000)
+                left = 5000
+                while left:
+                    left -= len(other.recv(left))
+                self.assertGreaterEqual(min(traffic.look()), 5000)
+        self.assertTrue(5000 <= min(traffic.sent, traffic.received) <= 5100, (traffic.sent, traffic.received))
+
+    def test_small(self) -> None:
+        """
+        All ways count the same words, little goes through the coordinator, and input without an end is cancelled.
+        """
+        done = subprocess.run(
+            [sys.executable, str(FOLDER / "cluster.py"), "--size", "200kB", "--rounds", "1", "--records", "2000"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        self.assertIn(done.stderr, ("", "not as good as it should be: words\n"))
+        self.assertIn("medians of 1, equal answers", done.stdout)
+        self.assertRegex(done.stdout, "shuffle: 50 MB between map and reduce .*: 0.[0-9]+ %, exact")
+        self.assertIn("cancelled after 2,000 records", done.stdout)
 
 
 class ScaleTests(SynchronousTestCase):

@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .._files.joining import joined
 from .._schedule import events
 from .._schedule.checked import schedule_of
 from .._schedule.events import BadRecord, Event, Handle, Instruction, MapAttempt, Outcome, Progress
@@ -63,7 +64,7 @@ class Coordinator:
         self._began = reactor.seconds()
         self._letters = DeadLetters(job.policy.dead_letters)
         self._output = Output.of(output, job)
-        self._plan = plan_of(job, source, streams, in_order, output is not None)
+        self._plan = plan_of(job, source, backend, streams, in_order, output is not None)
         self._schedule = schedule_of(self._plan, self._began)
         self._session: Session | None = None
         self._lots = Lots(self._plan)
@@ -165,11 +166,13 @@ class Coordinator:
             self._got(instruction, taken)
 
     def _got(self, instruction: events.Read, taken: Sequence[Any]) -> None:
+        name, left = "", None
         if len(taken):
-            chunk = taken[0] if self._plan.splits else taken
+            chunk = joined(taken) if self._plan.splits else taken
             self._lots.put(instruction.lot, self._schedule.next_chunk, chunk)
-        name = str(*taken[:1]) if self._plan.splits else ""
-        self.post(events.Got(instruction.lot, len(taken), not len(taken), name))
+            if self._plan.splits:
+                name, left = str(chunk), getattr(self._input, "left", None)
+        self.post(events.Got(instruction.lot, len(taken), not len(taken), name, left))
 
     def _do_submit(self, instruction: events.Submit) -> None:
         attempt = instruction.attempt

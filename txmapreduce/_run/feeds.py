@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from .._files.joining import joinable
 from ..errors import BadInput
 from ..inputs import Feed, Source, Split, parse_bytes
 
@@ -91,19 +92,37 @@ class Refused:
 class Listed:
     """
     An input of splits.
+
+    @ivar length: how many, where those that were read as one count once.
     """
 
     splits = True
 
-    def __init__(self, splits: Sequence[Split]) -> None:
+    def __init__(self, splits: Sequence[Split], most: int = 0) -> None:
+        """
+        @param most: bytes up to which splits may be joined.
+        """
         self.length: int | None = len(splits)
         self._left = deque(splits)
+        self._most = most
+
+    @property
+    def left(self) -> int:
+        """How many have not been taken."""
+        return len(self._left)
 
     def take(self, count: int) -> Deferred[Sequence[Any]] | Sequence[Any]:
         """
-        The next split.
+        The next splits, C{count} at the most, which can be joined.
         """
-        return [self._left.popleft()] if self._left else []
+        taken = [self._left.popleft()] if self._left else []
+        while len(taken) < count and self._left and joinable(taken[0], self._left[0]):
+            if sum(split.nbytes for split in (*taken, self._left[0])) > self._most:
+                break
+            taken.append(self._left.popleft())
+        if self.length is not None:
+            self.length -= max(0, len(taken) - 1)
+        return taken
 
     def close(self) -> None:
         """
@@ -120,14 +139,15 @@ class Splits(Listed):
         """
         @param blocksize: the policy's.
         """
-        super().__init__(())
+        most = getattr(source, "blocksize", None) or parse_bytes(blocksize)
+        super().__init__((), most)
         self.length = None
         listing = deferToThread(source.splits, parse_bytes(blocksize))
         self._listing: Deferred[None] | None = listing.addCallback(self._listed)
 
     def _listed(self, splits: Sequence[Split]) -> None:
         self._listing = None
-        super().__init__(splits)
+        super().__init__(splits, self._most)
 
     def take(self, count: int) -> Deferred[Sequence[Any]] | Sequence[Any]:
         """

@@ -5,7 +5,9 @@ From a job and its input to the plan that the schedule follows, and from there t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from .._schedule.chunking import TARGET
 from .._schedule.events import Plan, Progress
 from .._schedule.schedule import Schedule
 from .._shuffle.keys import by_key
@@ -38,18 +40,21 @@ class StepCounts:
     spilled: int
 
 
-def plan_of(job: Job, source: Input, streams: bool, in_order: bool, writes: bool) -> Plan:
+def plan_of(job: Job, source: Input, backend: Any, streams: bool, in_order: bool, writes: bool) -> Plan:
     """
     What the schedule has to know of a run. C{writes}: it has an output.
     """
     policy = job.policy
     aggregate = job.program().aggregate
     saves = policy.checkpoint is not None  # then what a chunk gives is kept apart from what others give
+    seconds = getattr(backend, "task_seconds", None)
     return Plan(
         collects=job.collects,
         ordered=saves or aggregate.ordered or (policy.reproducible and not by_key(aggregate)),
         chunksize=policy.chunksize or (None if source.splits else policy.fixed_chunksize),
         splits=source.splits,
+        joins=source.splits and seconds is not None and policy.fixed_chunksize is None,
+        task_seconds=seconds or TARGET,
         length=None if source.splits else source.length,
         bundle=policy.task_timeout is None and not policy.reproducible and not saves,
         streams=streams,

@@ -238,6 +238,7 @@ class _Relay:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self.task_seconds = getattr(backend, "task_seconds", None)
         self._open: list[PortableSession] = []
 
     def open(

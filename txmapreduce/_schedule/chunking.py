@@ -5,7 +5,8 @@ A L{Sizer} says how large the next task is: from the measured time per record to
 the end. A L{Reading} numbers the chunks and knows which records may still be needed.
 
 A I{unit} is what the input is cut in: a record where the sizes are automatic, a chunk where the user fixed the number
-of records in it. Splits of files have their size already.
+of records in it. Splits of files have their size already, but where a task costs much, some that follow each other are
+read as one.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ class Sizer:
     Says how many units the next task should have.
     """
 
-    def __init__(self, workers: int, length: int | None) -> None:
+    def __init__(self, workers: int, length: int | None, target: float = TARGET) -> None:
         """
         @param length: how many units the input has, where that is known.
+        @param target: seconds that a task should take.
         """
         self.workers = workers
+        self._target = target
         self._left = length
         self._seconds: float | None = None
         self._bytes = 0.0
@@ -59,7 +62,7 @@ class Sizer:
         """
         if self._seconds is None:
             return 1
-        size = min(TARGET / self._seconds, GROWTH * self._measured, LARGEST)
+        size = min(self._target / self._seconds, GROWTH * self._measured, LARGEST)
         if self._bytes:
             size = min(size, MOST_BYTES / self._bytes)
         if self._left is not None:
@@ -73,6 +76,12 @@ class Sizer:
         """
         if self._left is not None:
             self._left = max(0, self._left - units)
+
+    def remain(self, units: int) -> None:
+        """
+        The input has C{units} more.
+        """
+        self._left = units
 
     def measured(self, units: int, seconds: float, nbytes: int) -> None:
         """
@@ -101,7 +110,9 @@ class Reading:
     def __init__(self, plan: Plan) -> None:
         length, size = plan.length, plan.chunksize
         self._plan = plan
-        self._sizer = Sizer(1, length if length is None or size is None else -(-length // size))
+        units = length if length is None or size is None else -(-length // size)
+        self._sizer = Sizer(1, units, plan.task_seconds)
+        self._joined: dict[int, int] = {}  # of each lot, how many splits are one there
         self._next_lot = 0
         self._records_read = 0
         self._needed: dict[int, int] = {}  # of each lot, how many chunks have no result yet that is secure
@@ -120,6 +131,8 @@ class Reading:
         What an attempt took.
         """
         units = outcome.records if self._plan.chunksize is None else attempt.count
+        if self._plan.joins:
+            units = self._joined.pop(attempt.lot, 0)
         self._sizer.measured(units, outcome.seconds, outcome.nbytes)
 
     def room(self, window: int, delivery: Delivery, accepted: int) -> int:
@@ -147,7 +160,7 @@ class Reading:
     def _records(self, room: int) -> int:
         size = self._plan.chunksize
         if self._plan.splits:
-            return 1
+            return self._sizer.next() if self._plan.joins else 1
         most = LARGEST_STREAMED if self._plan.streams else LARGEST
         if size is None:
             return min(self._sizer.next(), most)
@@ -164,6 +177,10 @@ class Reading:
         size = plan.chunksize
         count = 1 if size is None or plan.splits else -(-event.records // size)
         self._sizer.taken(event.records if size is None else count)
+        if plan.joins:
+            self._joined[event.lot] = event.records
+            if event.left is not None:
+                self._sizer.remain(event.left)
         self._needed[event.lot] = count
         self.next_chunk += count
         whole = 0 if plan.splits else event.records

@@ -21,7 +21,8 @@ class Plan:
     @ivar collects: the result is the list of values, else one folded value.
     @ivar ordered: partials have to be folded in input order.
     @ivar chunksize: records per chunk, where the user or the policy fixed it.
-    @ivar splits: the input consists of splits, one chunk each.
+    @ivar splits: the input consists of splits, one chunk each. C{joins}: small ones may be read as one.
+    @ivar task_seconds: how long a task should take, where that is for us to say.
     @ivar length: records of the input, or C{None}.
     @ivar bundle: several chunks of a fixed size may go into one task.
     @ivar streams: results are taken one after the other, and reading waits for that.
@@ -37,6 +38,8 @@ class Plan:
     ordered: bool
     chunksize: int | None = None
     splits: bool = False
+    joins: bool = False
+    task_seconds: float = 0.04
     length: int | None = None
     bundle: bool = True
     streams: bool = False
@@ -209,14 +212,15 @@ class Capacity:
 @dataclass(frozen=True)
 class Got:
     """
-    What L{Read} asked for: C{records} records (for a split: 1) in lot C{lot}. C{ended}: there is no more. C{name}: that
-    of a split.
+    What L{Read} asked for: C{records} records, or that many splits read as one, in lot C{lot}. C{ended}: there is no
+    more. C{name}: that of a split. C{left}: how many splits there still are, where that is known.
     """
 
     lot: int
     records: int
     ended: bool
     name: str = ""
+    left: int | None = None
 
 
 @dataclass(frozen=True)

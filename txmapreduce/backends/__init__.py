@@ -119,6 +119,9 @@ class PortableSession(Session, Protocol):
 class Backend(Protocol):
     """
     What C{backend=} takes.
+
+    It may have C{task_seconds}: how long a task should take where one costs more than those of a worker process. Small
+    splits of files are read together then, too.
     """
 
     def open(

@@ -29,6 +29,9 @@ class Dask:
     pass it as C{backend=} and L{close} it at the end.
     """
 
+    task_seconds = 0.2
+    """A task costs the scheduler, the workers and us some milliseconds."""
+
     def __init__(self, cluster: Any, *, security: Any = None, timeout: float = 60, reactor: Any = None) -> None:
         """
         @param cluster: the address of the scheduler (C{"tcp://host:8786"}, C{"tls://..."}, C{"host:8786"}), the path of
