@@ -12,11 +12,13 @@ memory of the coordinator and of the scheduler.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
 import random
 import socket
+import stat
 import statistics
 import struct
 import subprocess
@@ -173,16 +175,12 @@ class Traffic:
         Bytes that were sent and arrived, and bytes that were received, ever, by all connections that were seen.
         """
         for name in os.listdir("/proc/self/fd"):
-            try:
-                sock = socket.socket(fileno=os.dup(int(name)))
-            except OSError:
-                continue
-            with sock:
-                try:
-                    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-                except OSError:
+            with contextlib.suppress(OSError):  # it is gone, or no connection
+                if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                     continue
-                self._seen[os.fstat(sock.fileno()).st_ino] = self._ACKED_AND_RECEIVED.unpack_from(info, self._PLACE)
+                with socket.socket(fileno=os.dup(int(name))) as sock:
+                    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+                    self._seen[os.fstat(sock.fileno()).st_ino] = self._ACKED_AND_RECEIVED.unpack_from(info, self._PLACE)
         acked, received = zip(*self._seen.values(), strict=True) if self._seen else ((), ())
         return sum(acked), sum(received)
 

@@ -393,12 +393,14 @@ class ClusterTests(SynchronousTestCase):
         """
         server = socket.create_server(("127.0.0.1", 0))
         with cluster.Traffic() as traffic, server, socket.create_connection(server.getsockname()) as one:
-            with server.accept()[0] as other:
-                one.sendall(b"x" * 5000)
-                left = 5000
-                while left:
-                    left -= len(other.recv(left))
-                self.assertGreaterEqual(min(traffic.look()), 5000)
+            other, _ = server.accept()
+            self.addCleanup(other.close)
+            one.sendall(b"x" * 5000)
+            left = 5000
+            while left:
+                left -= len(other.recv(left))
+            self.assertGreaterEqual(min(traffic.look()), 5000)
+            other.close()
         self.assertTrue(5000 <= min(traffic.sent, traffic.received) <= 5100, (traffic.sent, traffic.received))
 
     def test_small(self) -> None:

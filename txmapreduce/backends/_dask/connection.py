@@ -196,6 +196,7 @@ class Connection:
         self._client = client
         if self.error is not None:
             return
+        self.do(_forget_sent)
         self.do(lambda _: client.subscribe_topic(self.topic, lambda event: self.tell(self._event, event[1])))
         self.do(lambda _: client.subscribe_topic("all", self._heard))
         self._count()
@@ -289,6 +290,14 @@ class Connection:
 
 def _host(address: str) -> str:
     return address.rpartition("://")[2].rpartition(":")[0]
+
+
+def _forget_sent(client: Any) -> None:
+    """
+    A client keeps the last thousand messages that it sent, in case that somebody wants to see them: of ours, the input.
+    """
+    if hasattr(stream := getattr(client, "scheduler_comm", None), "recent_message_log"):
+        stream.recent_message_log = deque(maxlen=0)
 
 
 def _close(client: Any, topic: str, own: bool) -> None:
