@@ -296,7 +296,8 @@ def _forget_sent(client: Any) -> None:
     """
     A client keeps the last thousand messages that it sent, in case that somebody wants to see them: of ours, the input.
     """
-    if hasattr(stream := getattr(client, "scheduler_comm", None), "recent_message_log"):
+    stream: Any = getattr(client, "scheduler_comm", None)
+    if hasattr(stream, "recent_message_log"):
         stream.recent_message_log = deque(maxlen=0)
 
 
