@@ -22,6 +22,7 @@ from txmapreduce import Inline, MapReduce, Policy, TextFiles, aggregates
 from txmapreduce._run.checkpoint import JournalFile
 from txmapreduce._run.journal import MAGIC, Commit, Identity
 from txmapreduce.errors import BadInput, CheckpointFailed, NotSerializable
+from txmapreduce.testing._case import until
 
 INSTANTS = int(os.environ.get("CHECKPOINT_INSTANTS", "3"))
 """At how many instants a coordinator is killed."""
@@ -156,7 +157,7 @@ class CancelledTests(Case):
         """
         job = MapReduce(logged(self.log), policy=self.policy)
         run = job.start(range(300), backend=self.pool)
-        await support.until(lambda: run.progress().chunks >= 3)
+        await until(lambda: run.progress().chunks >= 3)
         done = 3 * run.progress().chunks
         run.cancel()
         with self.assertRaises(CancelledError):

@@ -62,6 +62,12 @@ class OwnDecodeError(UnicodeDecodeError):
         super().__init__("utf-8", b"x", 0, 1, "bad " + what)
 
 
+def bare_decode_error(args: tuple[Any, ...]) -> UnicodeDecodeError:
+    error = UnicodeDecodeError.__new__(UnicodeDecodeError)
+    error.args = args
+    return error
+
+
 class TwoArguments(Exception):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code}: {text}")
@@ -419,6 +425,14 @@ class ExceptionTests(SynchronousTestCase):
             self.assertEqual(vars(result), vars(error))
             self.assertEqual(str(result), str(error))
         self.assertEqual(self.back(OSError(2, "No such file", "name")).filename, "name")
+
+    def test_registered(self) -> None:
+        """
+        What another package registers for exceptions (Dask has tblib do so) changes nothing.
+        """
+        self.addCleanup(copyreg.dispatch_table.pop, UnicodeDecodeError)
+        copyreg.pickle(UnicodeDecodeError, lambda error: (bare_decode_error, (error.args,)))
+        self.test_ordinary()
 
     def test_withoutItsSurroundings(self) -> None:
         """

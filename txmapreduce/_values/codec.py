@@ -110,7 +110,7 @@ class Codec:
         @return: C{None} when it does not pickle, would not load with the same type and arguments, or is too large.
         """
         state = dict(vars(error)) if hasattr(error, "__dict__") else {}
-        for value in (error, _Call(make_exception, type(error), error.args, state)):
+        for value in (_AsItWants(error), _Call(make_exception, type(error), error.args, state)):
             try:
                 file = _BoundedFile()
                 Pickler(file, self._reduce).dump(value)
@@ -282,6 +282,21 @@ def _is_large(item: Any) -> bool:
 
 
 # Exceptions
+
+
+class _AsItWants:
+    """
+    Pickles as the exception itself does. What other packages (tblib, which Dask loads) register for exceptions of all
+    types would bring the traceback along, and lose what built-in exceptions keep beside their arguments.
+    """
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> Any:
+        return self._error.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
 
 
 class _BoundedFile(io.BytesIO):
