@@ -284,4 +284,3 @@ class ExitWatch(FileDescriptor):
             self.stopReading()
             os.close(self.fd)
             self.fd = -1
-

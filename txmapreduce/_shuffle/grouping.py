@@ -23,6 +23,7 @@ from .ordering import VALUES, KeyOrder, Order, compared
 
 __all__ = ["Group", "InOrder", "Part", "Tag", "in_order", "packed"]
 
+
 class Tag(int):
     """
     Stands for a task: more for a later chunk, or a later piece of one. It is unlike any value of the user's.
@@ -298,11 +299,7 @@ class InOrder(Aggregate):
         """
         each = max(1, -(-len(entry) // count))
         return packed(
-            (
-                (tag, values[at : at + each])
-                for tag, values in self._parts(entry)
-                for at in range(0, len(values), each)
-            ),
+            ((tag, values[at : at + each]) for tag, values in self._parts(entry) for at in range(0, len(values), each)),
             each,
         )
 

@@ -27,6 +27,7 @@ __all__ = [
     "Items",
     "Partition",
     "Stream",
+    "as_dict",
     "by_key",
     "join",
     "pieces",
@@ -179,6 +180,13 @@ class Stream:
 
 
 Table = dict[Any, Any] | Items | Partition
+
+
+def as_dict(table: Any) -> Any:
+    """
+    A table as a dict; anything else as it is.
+    """
+    return table.copy() if isinstance(table, (Items, Partition)) else table
 
 
 class ByKey(Aggregate):

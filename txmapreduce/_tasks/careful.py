@@ -50,9 +50,7 @@ def _text(record: object) -> str:
         return "a record that has no text"
 
 
-def piece(
-    start: int, stop: int, chunks: Iterable[tuple[int, Sequence[Any]]]
-) -> Iterable[tuple[int, Sequence[Any]]]:
+def piece(start: int, stop: int, chunks: Iterable[tuple[int, Sequence[Any]]]) -> Iterable[tuple[int, Sequence[Any]]]:
     """
     Of the records of one chunk, which come some at a time, those from C{start} up to C{stop} (-1: to the end).
     """

@@ -15,7 +15,7 @@ from typing import Any
 
 from .._aggregate import Aggregate
 from .._shuffle.grouping import InOrder
-from .._shuffle.keys import SLICE, Items, Partition, Stream, by_key, join, split
+from .._shuffle.keys import SLICE, Partition, Stream, as_dict, by_key, join, split
 from .._shuffle.merge import Batch, LongKey
 from .._shuffle.rows import Sorted
 from .._shuffle.runs import Columns, Run
@@ -139,7 +139,7 @@ class Folder:
         table = folded.table if isinstance(folded, Spilled) else folded
         if self._store is None or not self.by_key or len(table) <= SMALL:
             return folded
-        run = self._store.write([_as_dict(table)], self._aggregate)
+        run = self._store.write([as_dict(table)], self._aggregate)
         runs = (*(folded.runs if isinstance(folded, Spilled) else ()), run)
         return Spilled(runs, None, sum(run.entries for run in runs))
 
@@ -166,11 +166,11 @@ class Folder:
         if self.by_key and not isinstance(self._aggregate, Sorted):
             self.groups += len(folded)
         if isinstance(self._aggregate, InOrder):
-            return finish(_as_dict(folded))
+            return finish(as_dict(folded))
         return folded.update(finish) if isinstance(folded, Partition) else finish(folded)
 
     def _merged(self, runs: tuple[Run, ...], table: Any, partition: tuple[int, int]) -> Stream:
-        batches = merge_partition(self._store, runs, _as_dict(table), self._aggregate, partition)
+        batches = merge_partition(self._store, runs, as_dict(table), self._aggregate, partition)
         nothing = self._aggregate.finish(self._aggregate.zero())
         return Stream(_regrouped(chain.from_iterable(map(self._results, batches)), nothing))
 
@@ -187,10 +187,6 @@ class Folder:
         outputs = iter(inner.outputs(batch.key, chain.from_iterable(values for _, values in batch.parts)))
         while some := list(islice(outputs, SLICE)):
             yield inner.gathered(some)
-
-
-def _as_dict(table: Any) -> dict[Any, Any]:
-    return table.copy() if isinstance(table, (Items, Partition)) else table
 
 
 def _regrouped(pieces: Iterator[Any], nothing: Any) -> Iterator[Any]:

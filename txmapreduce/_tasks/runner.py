@@ -299,7 +299,7 @@ class Runner:
         """
         folder = self._folder
         kept = [self._own.pop()] if own else []
-        with self._folding(attempt):
+        with self.folding(attempt):
             folded = folder.fold(itertools.chain(kept, partials), partition)
             result = folder.finish(folded, partition) if finish else folder.relieved(folded)
             if finish and self._output is not None and result is not EMPTY:
@@ -308,7 +308,7 @@ class Runner:
         return Stream(self._streamed(iter(result), attempt)) if isinstance(result, Stream) else result
 
     @contextlib.contextmanager
-    def _folding(self, attempt: int) -> Iterator[None]:
+    def folding(self, attempt: int) -> Iterator[None]:
         """
         Around the user's code in a fold.
         """
@@ -325,7 +325,7 @@ class Runner:
 
     def _streamed(self, pieces: Iterator[Any], attempt: int) -> Iterator[Any]:
         while True:
-            with self._folding(attempt):
+            with self.folding(attempt):
                 piece = next(pieces, EMPTY)
             if piece is EMPTY:
                 return
@@ -375,7 +375,7 @@ class Runner:
 
         @raise TaskError: the user's code raised, which says where a key belongs.
         """
-        with self._folding(1):
+        with self.folding(1):
             return self._folder.parts(folded, npartitions)
 
 

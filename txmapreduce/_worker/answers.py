@@ -74,9 +74,7 @@ def answer_fold(runner: Runner, codec: Codec, message: Fold) -> Done:
     dump = dump_plain if message.finish and runner.program.plain_result else codec.dumps
     sizes: list[int] = []
     lengths, buffers = encoded(dump, _measured(parts, sizes), NO_CHUNK)
-    return Done(
-        message.run, message.task, False, 0, sum(sizes), 0.0, lengths, (*buffers, *runner.report().encoded())
-    )
+    return Done(message.run, message.task, False, 0, sum(sizes), 0.0, lengths, (*buffers, *runner.report().encoded()))
 
 
 def failed(run: int, task: int, where: TaskError, codec: Codec) -> Failed:

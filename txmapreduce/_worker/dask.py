@@ -13,31 +13,40 @@ import os
 import pickle
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
+from .._shuffle.ranges import ranges, sample
 from .._tasks.careful import RECORD
 from .._tasks.runner import Program, Runner, TaskError
 from .._values.codec import Codec
 from .._values.loading import Buffer
-from .._wire.messages import NO_CHUNK, Done, Fold, Map, cut
+from .._wire.messages import NO_CHUNK, Done, Failed, Fold, Map, cut
 from .answers import answer_fold, answer_map, failed
 from .notes import Note, NoteFile, read_note
 
-__all__ = ["INLINE", "Definition", "Encoded", "attempt", "part", "stop"]
+__all__ = ["INLINE", "Definition", "Encoded", "attempt", "cut_ranges", "part", "stop", "take_sample"]
 
 INLINE = 4096
 """Bytes of a result up to which it goes to the coordinator with the news of it: about as many as that has anyway."""
 
+RANKS = 1000
+"""How many ranks of each partial say where partitions begin: a small part of what is moved anyway."""
+
+
 class Encoded:
     """
     A value in parts, each of some buffers: what a task takes, and what it gives. Dask moves it as it is.
+
+    @ivar failed: why there is no such value, where cutting a partial raised: whoever is to fold it tells.
     """
 
-    __slots__ = ("parts",)
+    __slots__ = ("failed", "parts")
 
-    def __init__(self, parts: Sequence[Sequence[Buffer]]) -> None:
+    def __init__(self, parts: Sequence[Sequence[Buffer]], failed: Failed | None = None) -> None:
         self.parts = parts
+        self.failed = failed
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +57,7 @@ class Encoded:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         as_sent = pickle.PickleBuffer if protocol >= 5 else bytes
-        return Encoded, ([list(map(as_sent, each)) for each in self.parts],)
+        return Encoded, ([list(map(as_sent, each)) for each in self.parts], self.failed)
 
 
 class Definition:
@@ -94,11 +103,13 @@ class _Thread:
 _threads: weakref.WeakKeyDictionary[Definition, dict[int, _Thread]] = weakref.WeakKeyDictionary()
 
 
-def _thread_of(program: Definition, folder: str) -> _Thread:
+def _thread_of(program: Definition) -> _Thread:
+    from distributed import get_worker
+
     mine = _threads.setdefault(program, {})
     ident = threading.get_ident()
     if ident not in mine:
-        mine[ident] = _Thread(folder)
+        mine[ident] = _Thread(os.path.dirname(get_worker().local_directory))
     return mine[ident]
 
 
@@ -126,13 +137,17 @@ def attempt(
     def tell(kind: str, *rest: Any) -> None:
         worker.log_event(topic, news(kind, *rest))
 
-    thread = _thread_of(definitions[0], os.path.dirname(worker.local_directory))
+    thread = _thread_of(definitions[0])
     with _Stoppable((message.run, message.task), thread.note) as stoppable:
         thread.note[0] = message.first if isinstance(message, Map) else NO_CHUNK
         thread.note[1], thread.note[2], thread.note[RECORD] = message.run, message.task, NO_CHUNK
         # Whatever this process dies of, it is known by then what it was at.
         began = worker.scheduler.log_event(topic=topic, msg=news("began", thread.file.path))
         run_coroutine_threadsafe(began, worker.loop.asyncio_loop).result()  # type: ignore[attr-defined]
+        for value in inputs:
+            if value.failed is not None:
+                tell("failed", list(value.failed._replace(run=message.run, task=message.task)))
+                return None
         try:
             done = _answer(thread, definitions, message, inputs, cuts)
         except TaskError as error:
@@ -160,11 +175,53 @@ def _answer(
     return answer_fold(runner, thread.codec, message._replace(lengths=tuple(map(len, parts)), buffers=buffers))
 
 
+# What lies between the partials and the last folds
+
+
 def part(value: Encoded, number: int) -> Encoded:
     """
     One part of a value, where the value is.
     """
-    return Encoded([value.parts[number]])
+    return value if value.failed is not None else Encoded([value.parts[number]])
+
+
+def take_sample(definitions: Sequence[Definition], partial: Encoded) -> Encoded:
+    """
+    Some ranks of a partial by key.
+    """
+    return _of_partial(definitions, partial, lambda value, aggregate: [sample(value, aggregate, RANKS)])
+
+
+def cut_ranges(
+    definitions: Sequence[Definition], partial: Encoded, samples: Sequence[Encoded], npartitions: int
+) -> Encoded:
+    """
+    A partial by key in parts, as the samples of all of them say.
+    """
+    failed = next((each for each in samples if each.failed is not None), None)
+    if failed is not None:
+        return failed
+    loads = _thread_of(definitions[0]).codec.loads
+
+    def cut_it(value: Any, aggregate: Any) -> list[Any]:
+        ranks = chain.from_iterable(loads(each.parts[0]) for each in samples)
+        return ranges(value, aggregate, ranks, npartitions)
+
+    return _of_partial(definitions, partial, cut_it)
+
+
+def _of_partial(definitions: Sequence[Definition], partial: Encoded, made: Callable[[Any, Any], list[Any]]) -> Encoded:
+    """
+    What is made of a partial, or how that failed.
+    """
+    thread = _thread_of(definitions[0])
+    try:
+        runner = thread.ready(definitions)
+        with runner.folding(1):
+            values = made(thread.codec.loads(partial.parts[0]), runner.program.aggregate)
+            return Encoded(list(map(thread.codec.dumps, values)))
+    except TaskError as error:
+        return Encoded([], failed(0, 0, error, thread.codec))
 
 
 # Attempts that are to stop

@@ -56,6 +56,31 @@ class FeatureCases(BackendCase):
         expected = sorted(await plain.run(range(90), backend=Inline()), key=lambda row: (row[0] % 3, row[0]))
         self.assertEqual(await job.run(range(90), backend=self.backend()), expected)
 
+    async def test_keyRanges(self) -> None:
+        """
+        However many partitions own the keys, these come in ascending order, and each once.
+        """
+        data = [x * 7919 % 10_007 for x in range(10_007)]
+        for npartitions in (1, 2, 7):
+            job = MapReduce(functions.key_itself, reducer=functions.total_of, npartitions=npartitions)
+            result = await job.run(data, backend=self.backend())
+            self.assertEqual(result, [(x, 1) for x in range(10_007)])
+
+    async def test_keysWithoutOrder(self) -> None:
+        """
+        Keys that can't be compared are the fault of the job, which is told what to do, and does it then.
+        """
+        data: list[Any] = [*range(50), *map(str, range(50))]
+        for npartitions in (1, 3):
+            options: dict[str, Any] = {"reducer": functions.total_of, "npartitions": npartitions}
+            job = MapReduce(functions.key_itself, **options, policy=Policy(chunksize=10))
+            error = await failure_of(job.run(data, backend=self.backend()))
+            self.assertIsInstance(error, TaskFailed)
+            self.assertIsInstance(error.__cause__, TypeError)
+            self.assertIn("order_keys=False", str(error))
+            job = MapReduce(functions.key_itself, **options, order_keys=False)
+            self.assertEqual(set(await job.run(data, backend=self.backend())), {(x, 1) for x in data})
+
     async def test_broadcast(self) -> None:
         """
         What was broadcast is there in the tasks.
@@ -162,10 +187,16 @@ class FeatureCases(BackendCase):
 
     async def test_sort(self) -> None:
         """
-        A whole input is put in order.
+        A whole input is put in order, and what compares as equal stays in the order that it had.
         """
         data = [x * 7919 % 1009 for x in range(1009)]
         self.assertEqual(await sort(data, key=operator.neg).run(backend=self.backend()), sorted(data, reverse=True))
+        lines = [f"{x % 17}" for x in data]
+        self.assertEqual(await sort(lines).run(backend=self.backend()), sorted(lines))
+        for reverse in (False, True):
+            job = sort(data, key=functions.tens, reverse=reverse, npartitions=5, policy=Policy(chunksize=100))
+            result = await job.run(backend=self.backend())
+            self.assertEqual(result, sorted(data, key=functions.tens, reverse=reverse))
 
     async def test_checkpoint(self) -> None:
         """

@@ -66,12 +66,13 @@ def fold_message(run: int, task: Task, cuts: int, nparts: int) -> Fold:
     """
     attempt = task.attempt
     assert not isinstance(attempt, MapAttempt)
+    ranged = cuts == 1 < nparts  # it gets nothing but its partition then
     return Fold(
         run=run,
         task=attempt.id,
         attempt=attempt.attempt,
         finish=attempt.finish,
-        partition=-1 if attempt.partition is None else attempt.partition,
+        partition=-1 if attempt.partition is None or ranged else attempt.partition,
         npartitions=nparts if attempt.finish else cuts,
         kept=False,
         lengths=(),

@@ -27,13 +27,14 @@ from ..._tasks.folding import is_cut
 from ..._tasks.runner import EMPTY, Program
 from ..._values.codec import Buffer, Codec
 from ..._wire.messages import Failed, Map
-from ..._worker.dask import Definition, Encoded, attempt, part, stop
+from ..._worker.dask import Definition, Encoded, attempt, stop
 from ..._worker.notes import Note, take_note
 from ...errors import BackendUnavailable, MapReduceError, NotSerializable, TaskTimedOut, WorkerDied
 from .. import AttemptFailed, Chunk, Listener
 from .._handles import failure_of, map_message
 from .connection import Connection
 from .handles import Remote, Task, at, died, fold_message, in_task, outcome_of
+from .shuffle import Shuffle
 
 __all__ = ["DaskSession"]
 
@@ -76,6 +77,7 @@ class DaskSession:
         self._tasks: dict[int, Task] = {}
         self._remotes: weakref.WeakSet[Remote] = weakref.WeakSet()  # all that may lie on workers for this run
         self._nparts = self._cuts = 0
+        self._shuffle = Shuffle()
         self._waiting: Any = None
         connection.join(self)
         self._wait(connection.threads)
@@ -167,6 +169,7 @@ class DaskSession:
         In the client's thread. Whoever still has a handle does not keep what was behind it.
         """
         self._defined.clear()
+        self._shuffle.let_go()
         for remote in remotes:
             if remote.future is not None:
                 remote.future.release()
@@ -182,6 +185,7 @@ class DaskSession:
             parts = self._program.npartitions or min(MOST_PARTS, max(1, self._connection.threads) * share)
             self._nparts = parts if by_key(self._program.aggregate) else 1
             self._cuts = self._nparts if is_cut(self._program.aggregate) else 1
+            self._shuffle = Shuffle(self._nparts, self._cuts > 1)
 
     def _map(self, task: Task, attempt: MapAttempt) -> tuple[Any, list[Any]]:
         chunk, kept = task.chunk, ()
@@ -205,11 +209,15 @@ class DaskSession:
                 self._defined.append(client.submit(Definition, definitions[number], key=key, pure=False))
             given = task.attempt
             key = f"txmapreduce-{'map' if isinstance(given, MapAttempt) else 'fold'}-{self.run:x}-{given.id}"
-            inputs = self._inputs(client, key, given) if isinstance(given, FoldAttempt) else list(map(in_task, inputs))
+            defined = self._defined[: len(definitions)]
+            if isinstance(given, FoldAttempt):
+                inputs = self._shuffle.inputs(client, key, given, defined)
+            else:
+                inputs = list(map(in_task, inputs))
             cuts = self._cuts if not self._program.collects else 1
             task.remote.future = client.submit(
                 attempt,
-                self._defined[: len(definitions)],
+                defined,
                 self._connection.topic,
                 message,
                 inputs,
@@ -222,23 +230,6 @@ class DaskSession:
         except Exception as error:
             failed = AttemptFailed(BackendUnavailable(f"Dask did not take a task: {type(error).__name__}: {error}"))
             self._connection.tell(self._fail, given.id, failed)
-
-    def _inputs(self, client: Any, key: str, attempt: FoldAttempt) -> list[Any]:
-        """
-        What a fold takes: all of its inputs, or one part of each.
-        """
-        number = attempt.partition
-        if number is None or self._cuts == 1:
-            return list(map(in_task, attempt.inputs))
-        inputs: list[Any] = []
-        for n, handle in enumerate(attempt.inputs):
-            assert isinstance(handle, Remote)
-            if handle.parts is None:
-                inputs.append(client.submit(part, handle.future, number, key=f"txmapreduce-part-{key}-{n}", pure=False))
-            else:
-                whole = len(handle.parts) == 1
-                inputs.append(Encoded(handle.parts if whole else [handle.parts[number]]))
-        return inputs
 
     def _release(self, task: Task) -> None:
         def release(client: Any) -> None:
