@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,11 @@ from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests import clusters
 from tests.support import environment, interruptible
 from txmapreduce import Policy, aggregates, cli
+from txmapreduce._cli.failures import line_of
+from txmapreduce._cli.lines import lines
 from txmapreduce.errors import BadInput, TaskFailed
 from txmapreduce.testing._case import in_thread, until
 
@@ -76,8 +80,8 @@ COMMAND = "import sys; del sys.path[0]; {}; from txmapreduce.cli import main; ma
 """What the installed command does, and something before it."""
 
 
-def lines_of(result: Any, format: str = "jsonl") -> list[str]:
-    return "".join(cli.lines(result, format)).splitlines()
+def shown(result: Any, format: str = "jsonl") -> list[str]:
+    return "".join(lines(result, format)).splitlines()
 
 
 class Colour(Enum):
@@ -99,50 +103,50 @@ class ResultTests(SynchronousTestCase):
         """
         A line for each item of a list.
         """
-        self.assertEqual(lines_of([1, "é", None, (1, 2)]), ["1", '"é"', "null", "[1, 2]"])
-        self.assertEqual(lines_of([]), [])
+        self.assertEqual(shown([1, "é", None, (1, 2)]), ["1", '"é"', "null", "[1, 2]"])
+        self.assertEqual(shown([]), [])
 
     def test_dict(self) -> None:
         """
         A line for each key, in ascending order.
         """
         result = Counter({"b": 2, "a": 1})
-        self.assertEqual(lines_of(result), ['{"key": "a", "value": 1}', '{"key": "b", "value": 2}'])
-        self.assertEqual(lines_of(result, "tsv"), ["a\t1", "b\t2"])
+        self.assertEqual(shown(result), ['{"key": "a", "value": 1}', '{"key": "b", "value": 2}'])
+        self.assertEqual(shown(result, "tsv"), ["a\t1", "b\t2"])
 
     def test_keysOfSeveralTypes(self) -> None:
         """
         Keys that can't be compared come in an order that is the same every time.
         """
         one, other = {1: 0, "a": 0, None: 0}, {None: 0, "a": 0, 1: 0}
-        self.assertEqual(lines_of(one, "tsv"), ["\t0", "1\t0", "a\t0"])
-        self.assertEqual(lines_of(one), lines_of(other))
+        self.assertEqual(shown(one, "tsv"), ["\t0", "1\t0", "a\t0"])
+        self.assertEqual(shown(one), shown(other))
 
     def test_scalar(self) -> None:
         """
         One line for one value, a tuple too.
         """
-        self.assertEqual(lines_of(5), ["5"])
-        self.assertEqual(lines_of((1, "a")), ['[1, "a"]'])
-        self.assertEqual(lines_of("a\nb"), [r'"a\nb"'])
+        self.assertEqual(shown(5), ["5"])
+        self.assertEqual(shown((1, "a")), ['[1, "a"]'])
+        self.assertEqual(shown("a\nb"), [r'"a\nb"'])
 
     def test_set(self) -> None:
         """
         A line for each member of a set, in ascending order.
         """
-        self.assertEqual(lines_of({3, 1, 2}), ["1", "2", "3"])
+        self.assertEqual(shown({3, 1, 2}), ["1", "2", "3"])
 
     def test_rows(self) -> None:
         """
         Of the items of a list, tuples and lists fill columns; anything in a column that is no plain value is JSON.
         """
-        self.assertEqual(lines_of([("a", 1), ["b", None], "c", {"k": [1]}], "tsv"), ["a\t1", "b\t", "c", '{"k": [1]}'])
+        self.assertEqual(shown([("a", 1), ["b", None], "c", {"k": [1]}], "tsv"), ["a\t1", "b\t", "c", '{"k": [1]}'])
 
     def test_tsvEscapes(self) -> None:
         """
         Tabs, line ends and backslashes in text are written so that a line stays a line, and a column a column.
         """
-        self.assertEqual(lines_of(["a\tb\nc\\d\re"], "tsv"), [r"a\tb\nc\\d\re"])
+        self.assertEqual(shown(["a\tb\nc\\d\re"], "tsv"), [r"a\tb\nc\\d\re"])
 
     def test_typesThatJsonHasNot(self) -> None:
         """
@@ -163,7 +167,7 @@ class ResultTests(SynchronousTestCase):
             (1 << 200, str(1 << 200)),
         ]
         for value, text in values:
-            self.assertEqual(lines_of([value]), [text])
+            self.assertEqual(shown([value]), [text])
 
 
 class Here(TestCase):
@@ -279,6 +283,15 @@ class JobTests(Here):
         )
         await self.refuses("--flat goes with --mapper", f"{self.jobs}:counts", "--flat")
         await self.refuses("combiner goes with reducer", "--mapper", "builtins:int", "--combiner", "operator:add")
+
+    async def test_backend(self) -> None:
+        """
+        A cluster has an address and its own workers.
+        """
+        job = f"{self.jobs}:counts"
+        await self.refuses("--backend dask needs the --address", job, self.text, "--backend", "dask")
+        await self.refuses("--address goes with --backend dask", job, self.text, "--address", "tcp://head:8786")
+        await self.refuses("--workers does not go", job, self.text, "--backend", "dask", "--address", "tcp://head:8786")
 
     async def test_badOptions(self) -> None:
         """
@@ -432,17 +445,17 @@ class ErrorTests(Here):
         A function that has no lines has no place either.
         """
         self.assertEqual(
-            cli._line(TaskFailed("the mapper raised", remote_traceback="ValueError: x")), "the mapper raised"
+            line_of(TaskFailed("the mapper raised", remote_traceback="ValueError: x")), "the mapper raised"
         )
 
     def test_anyError(self) -> None:
         """
         Whatever the text of an error looks like, it is a line.
         """
-        self.assertEqual(cli._line(KeyError("a\n\tb")), "KeyError: 'a\\n\\tb'")
-        self.assertEqual(cli._line(ValueError("a\n\tb")), "ValueError: a b")
-        self.assertEqual(cli._line(ValueError()), "ValueError")
-        self.assertEqual(cli._line(BadInput("no\nfile")), "no file")
+        self.assertEqual(line_of(KeyError("a\n\tb")), "KeyError: 'a\\n\\tb'")
+        self.assertEqual(line_of(ValueError("a\n\tb")), "ValueError: a b")
+        self.assertEqual(line_of(ValueError()), "ValueError")
+        self.assertEqual(line_of(BadInput("no\nfile")), "no file")
 
     async def test_skipBad(self) -> None:
         """
@@ -622,6 +635,38 @@ class ProcessTests(There):
         with process.stderr:
             self.assertEqual(await in_thread(process.stderr.read), b"")
         self.assertEqual(await in_thread(process.wait), 128 + signal.SIGPIPE)
+
+
+class DaskTests(There):
+    """
+    Whole runs on a cluster, whose workers have other working directories and none of the modules.
+    """
+
+    timeout = 120
+
+    if find_spec("distributed") is None:
+        skip = "distributed is not installed"
+
+    async def test_job(self) -> None:
+        """
+        What a job is made of goes to the workers: files that were named, and modules of the working directory.
+        """
+        self.file("helping.py", "def total(key, values):\n    yield key, sum(values)\n")
+        where = ["--backend", "dask", "--address", clusters.shared().file]
+        for way in [
+            [f"{self.jobs}:counts", "text.txt", "--format", "tsv"],
+            ["--mapper", f"{self.jobs}:pairs", "--reducer", "helping:total", "text.txt", "--format", "tsv"],
+        ]:
+            done = await self.output("run", *where, *way)
+            self.assertEqual((done.stdout, done.returncode), ("a\t2\nb\t1\nc\t1\n", 0), done.stderr)
+
+    async def test_noScheduler(self) -> None:
+        """
+        Where there is none, one line says so.
+        """
+        done = await self.output("run", f"{self.jobs}:counts", "text.txt", "--backend", "dask", "--address", "no.json")
+        self.assertEqual((done.stdout, done.returncode, done.stderr.count("\n")), ("", 1, 1), done.stderr)
+        self.assertIn("there is no scheduler file no.json", done.stderr)
 
 
 class InterruptTests(There):

@@ -8,7 +8,9 @@ import glob
 import operator
 import os
 import signal
+import sys
 import time
+from importlib import import_module, invalidate_caches
 from typing import Any
 
 from twisted.internet import reactor
@@ -111,6 +113,28 @@ class ErrorTests(DaskCase):
         self.assertEqual(await MapReduce(square).run(range(10), backend=backend), [x * x for x in range(10)])
         await backend.close()
         self.assertEqual(client.status, "running")
+
+    async def test_files(self) -> None:
+        """
+        Modules that are not on the workers are sent there, also when another backend sent other contents before. One
+        that does not load is told.
+        """
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        self.patch(sys, "path", [*sys.path, folder])
+        path = os.path.join(folder, "only_here.py")
+        for number in (2, 3):
+            with open(path, "w") as file:
+                file.write(f"def times(x):\n    return {number} * x\n")
+            sys.modules.pop("only_here", None)
+            invalidate_caches()
+            times = import_module("only_here").times
+            backend = self.dask(files=[path])
+            self.assertEqual(await MapReduce(times).run(range(3), backend=backend), [0, number, 2 * number])
+        with open(path, "w") as file:
+            file.write("1 / 0")
+        with self.assertRaisesRegex(BackendUnavailable, "files could not be sent .*ZeroDivisionError"):
+            await MapReduce(square).run(range(3), backend=self.dask(files=[path]))
 
     async def test_nothingIsLeft(self) -> None:
         """
@@ -277,3 +301,5 @@ class OptionTests(SynchronousTestCase):
         for bad in (None, "", 8786, b"tcp://host:1"):
             self.assertRaises(BadInput, Dask, bad)
         self.assertRaises(BadInput, Dask, "tcp://host:1", timeout=0)
+        for files in ("module.py", ["no_such_module.py"], [os.__file__[:-3]]):
+            self.assertRaises(BadInput, Dask, "tcp://host:1", files=files)

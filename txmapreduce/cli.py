@@ -11,27 +11,25 @@ Click is imported here and nowhere else, and Twisted only once there is somethin
 from __future__ import annotations
 
 import dataclasses
-import operator
 import os
-import re
 import signal
 import stat
 import sys
 import tempfile
 import threading
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
+from ._cli.failures import line_of, text_of
 from ._cli.lines import lines
+from ._cli.names import files_of, instance, load
 from ._cli.stdin import stdin_lines
-from .errors import BadInput, MapReduceError, TaskFailed
+from .errors import BadInput
 
 if TYPE_CHECKING:
     from .mapreduce import MapReduce
@@ -43,65 +41,7 @@ EXIT_GRACE = 1.0
 """Seconds that this process gets to end after Ctrl-C: a function that runs in it (C{--workers 0}) may not want to."""
 
 
-# What is named on the command line
-
-
-def load(spec: str) -> Any:
-    """
-    The object that C{module:name} or C{path/to/file.py:name} names.
-
-    @raise BadInput: there is none.
-    """
-    place, _, name = spec.rpartition(":")
-    if not place or not name:
-        raise BadInput(f"{spec!r} does not name anything: write module:name or path/to/file.py:name")
-    module = _load_file(Path(place)) if place.endswith(".py") else _load_module(place)
-    try:
-        return operator.attrgetter(name)(module)
-    except AttributeError:
-        raise BadInput(f"there is no {name} in {place}") from None
-
-
-def _load_module(name: str) -> Any:
-    """
-    Import a module, from the working directory too. C{aggregates} is the package's own.
-    """
-    _put_first(os.getcwd())
-    return _import(f"{__package__}.aggregates" if name == "aggregates" else name)
-
-
-def _load_file(path: Path) -> Any:
-    """
-    Import a file under its own name, by which the workers will find it as well.
-    """
-    if not path.is_file():
-        raise BadInput(f"there is no file {path}")
-    path = path.resolve()
-    _put_first(str(path.parent))
-    module = _import(path.stem)
-    if getattr(module, "__file__", None) is None or Path(module.__file__).resolve() != path:
-        raise BadInput(f"{path.name} has the name of another module, {path.stem}: give it another one")
-    return module
-
-
-def _put_first(folder: str) -> None:
-    if sys.path[:1] != [folder]:
-        sys.path.insert(0, folder)
-
-
-def _import(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name + ".").startswith(error.name + "."):
-            raise BadInput(f"there is no module {name}") from None
-        raise _not_loadable(name, error) from error
-    except (Exception, SystemExit) as error:
-        raise _not_loadable(name, error) from error
-
-
-def _not_loadable(name: str, error: BaseException) -> BadInput:
-    return BadInput(f"{name} can't be loaded: {type(error).__name__}: {error}{_place(_text(error))}")
+# The job
 
 
 def _make_job(options: Mapping[str, Any], operands: list[str]) -> MapReduce:
@@ -112,7 +52,7 @@ def _make_job(options: Mapping[str, Any], operands: list[str]) -> MapReduce:
 
     ways = {name: options[name] for name in ("reduce", "reduce_by_key", "reducer", "combiner")}
     if options["mapper"] is not None:
-        functions = {name: _instance(load(spec)) for name, spec in ways.items() if spec is not None}
+        functions = {name: instance(load(spec)) for name, spec in ways.items() if spec is not None}
         return MapReduce(load(options["mapper"]), flat=options["flat"], policy=_make_policy(options, None), **functions)
     given = [name for name in ("flat", *ways) if options[name]]
     if given:
@@ -124,20 +64,6 @@ def _make_job(options: Mapping[str, Any], operands: list[str]) -> MapReduce:
         raise BadInput(f"{operands[0]} is no MapReduce but {found!r:.80}: a function goes with --mapper")
     del operands[0]
     return MapReduce(**{**vars(found.job), "policy": _make_policy(options, found.job.policy)})
-
-
-def _instance(value: Any) -> Any:
-    """
-    An aggregate can be named by its class.
-    """
-    from .aggregates import Aggregate
-
-    if not (isinstance(value, type) and issubclass(value, Aggregate)):
-        return value
-    try:
-        return value()
-    except TypeError as error:
-        raise BadInput(f"{error}: make one in a file, and name that") from None
 
 
 def _make_policy(options: Mapping[str, Any], base: Any) -> Any:
@@ -225,33 +151,6 @@ def _write(result: Any, path: str | None, format: str) -> None:
 # Errors
 
 
-def _text(error: BaseException) -> str:
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
-
-
-def _place(text: str) -> str:
-    """
-    Where the user's function that raised stands: the first line of the traceback that is not this package's.
-    """
-    last = text.rpartition("Traceback (most recent call last)")[2]
-    for file, line, function in re.findall(r'^  File "(.+)", line (\d+), in (.+)$', last, re.MULTILINE):
-        if not file.startswith(("<frozen", os.path.dirname(__file__))) and f"{os.sep}importlib{os.sep}" not in file:
-            return f" (in {function}, {os.path.basename(file)}, line {line})"
-    return ""
-
-
-def _line(error: BaseException) -> str:
-    """
-    What went wrong, in one line.
-    """
-    text = str(error.args[0] if error.args else "") if isinstance(error, MapReduceError) else str(error)
-    if not isinstance(error, MapReduceError):
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if isinstance(error, TaskFailed):
-        text += _place(error.remote_traceback)
-    return " ".join(text.split())
-
-
 @contextmanager
 def _told(debug: bool) -> Iterator[None]:
     """
@@ -269,8 +168,8 @@ def _told(debug: bool) -> Iterator[None]:
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
         if debug:
-            click.echo(_text(error), err=True, nl=False)
-        click.echo(f"Error: {_line(error)}", err=True)
+            click.echo(text_of(error), err=True, nl=False)
+        click.echo(f"Error: {line_of(error)}", err=True)
         raise SystemExit(2 if isinstance(error, BadInput) else 1) from None
 
 
@@ -292,6 +191,7 @@ Examples:
   txmapreduce run --mapper words.py:words --flat --reduce aggregates:Counts texts/
   txmapreduce run --mapper words.py:pairs --reduce-by-key operator:add texts/
   cat numbers.txt | txmapreduce run --mapper builtins:int --reduce builtins:max
+  txmapreduce run --backend dask --address tcp://head:8786 wordcount.py:job /shared/texts/
 
 \b
 NAME is module:name or path/to/file.py:name. The working directory and the file's folder can be imported
@@ -321,6 +221,8 @@ _count = click.IntRange(min=1)
 @click.option("--encoding", default="utf-8", show_default=True, help="Of the input.")
 @click.option("--errors", default="strict", show_default=True, help="About bytes that are no text: strict, replace ...")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes; 0: in this one.  [default: all cores]")
+@click.option("--backend", type=click.Choice(["processes", "dask"]), help="Where tasks run.  [default: processes]")
+@click.option("--address", help="With --backend dask: of the scheduler, or its file.")
 @click.option("--chunksize", type=_count, help="Lines of standard input per chunk.  [default: automatic]")
 @click.option("--blocksize", metavar="SIZE", help="The most of a file that one task reads.  [default: 32MiB]")
 @click.option("--retries", type=click.IntRange(min=0), help="When a worker dies or is too slow.  [default: 3]")
@@ -353,13 +255,37 @@ def _carry_out(files: list[str], options: Mapping[str, Any]) -> Any:
 
     if options["progress"]:
         need_tqdm()
+    named = [options[name] or "" for name in ("mapper", "reduce", "reduce_by_key", "reducer", "combiner")]
+    named += files[:1] if options["mapper"] is None else []
     job = _make_job(options, files)
     data = _make_data(files, options["encoding"], options["errors"])
+    backend = _make_backend(options, named)
     if not _wants_bar(options["progress"]):
-        return _wait(job, data, options["workers"], None)
+        return _wait(job, data, backend, None)
     screen = sys.stderr
     with printing_above(screen):
-        return _wait(job, data, options["workers"], screen)
+        return _wait(job, data, backend, screen)
+
+
+def _make_backend(options: Mapping[str, Any], named: list[str]) -> Any:
+    """
+    Where tasks run. What was named and lies here goes to a cluster as files.
+    """
+    workers, address = options["workers"], options["address"]
+    if options["backend"] == "dask":
+        if address is None:
+            raise BadInput("--backend dask needs the --address of a scheduler, such as tcp://host:8786")
+        if workers is not None:
+            raise BadInput("--workers does not go with --backend dask: a cluster has the workers that it has")
+        from .backends.dask import Dask
+
+        return Dask(address, files=files_of(named))
+    if address is not None:
+        raise BadInput("--address goes with --backend dask")
+    from .backends.inline import Inline
+    from .backends.processes import Processes
+
+    return Inline() if workers == 0 else Processes(workers)
 
 
 def _wants_bar(progress: bool | None) -> bool:
@@ -369,16 +295,14 @@ def _wants_bar(progress: bool | None) -> bool:
     return progress or (progress is None and on_terminal and find_spec("tqdm") is not None)
 
 
-def _wait(job: MapReduce, data: Any, workers: int | None, screen: Any) -> Any:
+def _wait(job: MapReduce, data: Any, backend: Any, screen: Any) -> Any:
     """
     Run the job, and wait for its result. A bar is drawn on C{screen}.
     """
     from ._blocking import blocking
     from .backends.inline import Inline
-    from .backends.processes import Processes
     from .progress import bar
 
-    backend = Inline() if workers == 0 else Processes(workers)
     runs: list[Run] = []
 
     def begin() -> Any:

@@ -5,7 +5,7 @@ The backend for many machines: a cluster of Dask distributed.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -32,11 +32,21 @@ class Dask:
     task_seconds = 0.2
     """A task costs the scheduler, the workers and us some milliseconds."""
 
-    def __init__(self, cluster: Any, *, security: Any = None, timeout: float = 60, reactor: Any = None) -> None:
+    def __init__(
+        self,
+        cluster: Any,
+        *,
+        files: Iterable[str | os.PathLike[str]] = (),
+        security: Any = None,
+        timeout: float = 60,
+        reactor: Any = None,
+    ) -> None:
         """
         @param cluster: the address of the scheduler (C{"tcp://host:8786"}, C{"tls://..."}, C{"host:8786"}), the path of
             the file that C{dask scheduler --scheduler-file} has written, a cluster object such as C{LocalCluster}, or a
             C{distributed.Client}, which is used as it is and never closed.
+        @param files: the paths of C{.py}, C{.zip} or C{.egg} files with modules that functions come from and that are
+            not installed on the cluster. They are sent to all workers, to those that come later, too.
         @param security: a C{distributed.Security}, as a C{Client} takes it: for TLS. Default: what Dask's configuration
             says.
         @param timeout: seconds to wait for the scheduler, and for a worker to be there. Default 60.
@@ -49,6 +59,12 @@ class Dask:
             cluster = os.fspath(cluster)
         if isinstance(cluster, (int, float, bytes, type(None))) or cluster == "":
             raise BadInput(f"Dask takes a scheduler's address, its file, a cluster or a Client, not {cluster!r}")
+        if isinstance(files, (str, bytes, os.PathLike)):
+            raise BadInput(f"files has to be a list of paths, not {files!r}")
+        self._files = [os.path.abspath(os.fspath(file)) for file in files]
+        for file in self._files:
+            if not os.path.isfile(file) or not file.endswith((".py", ".zip", ".egg")):
+                raise BadInput(f"{file} is no .py, .zip or .egg file that could be sent to the workers")
         self._cluster = cluster
         self._security = security
         self._timeout = timeout
@@ -76,12 +92,12 @@ class Dask:
         if self._closed:
             raise BackendUnavailable("this Dask backend is closed: make a new one")
         if self._connection is None or self._connection.error is not None:
-            make, name, own = self._client()
+            connect, name, own = self._client()
             if self._reactor is None:
                 from twisted.internet import reactor
 
                 self._reactor = reactor
-            self._connection = Connection(self._reactor, make, name, own)
+            self._connection = Connection(self._reactor, connect, name, own, self._files)
             if self._trigger is None:
                 self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         return self._connection

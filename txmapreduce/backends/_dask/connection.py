@@ -8,10 +8,11 @@ neither ever waits for the other, whichever reactor there is.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -73,11 +74,12 @@ class Connection:
     @ivar topic: of the events by which workers tell of attempts.
     """
 
-    def __init__(self, reactor: Any, make: Callable[[], Any], name: str, own: bool) -> None:
+    def __init__(self, reactor: Any, make: Callable[[], Any], name: str, own: bool, files: Sequence[str] = ()) -> None:
         """
         @param make: gives the client. It may wait.
         @param name: what messages call the cluster.
         @param own: whether the client is closed together with this connection.
+        @param files: what workers need, by their paths.
         """
         self.reactor = reactor
         self.threads = 0
@@ -86,6 +88,7 @@ class Connection:
         self.error: BackendUnavailable | None = None
         self._client: Any = None
         self._own = own
+        self._files = files
         self._users: dict[int, User] = {}
         self._workers: dict[str, int] = {}
         self._news: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
@@ -199,11 +202,16 @@ class Connection:
         self.do(_forget_sent)
         self.do(lambda _: client.subscribe_topic(self.topic, lambda event: self.tell(self._event, event[1])))
         self.do(lambda _: client.subscribe_topic("all", self._heard))
-        self._count()
+        sent = deferToThreadPool(self.reactor, self.reactor.getThreadPool(), _send_files, client, self._files)
+        sent.addCallbacks(lambda _: self._count(), self._not_sent)
 
     def _failed(self, failure: Failure) -> None:
         why = str(failure.value) or type(failure.value).__name__
         self._fail(BackendUnavailable(f"there is no connection to the Dask scheduler {self.name}: {why}"))
+
+    def _not_sent(self, failure: Failure) -> None:
+        why = f"{type(failure.value).__name__}: {failure.value}"
+        self._fail(BackendUnavailable(f"files could not be sent to the workers of the Dask cluster {self.name}: {why}"))
 
     def _event(self, message: list[Any]) -> None:
         kind, run, task, worker, pid, *rest = message
@@ -299,6 +307,21 @@ def _forget_sent(client: Any) -> None:
     stream: Any = getattr(client, "scheduler_comm", None)
     if hasattr(stream, "recent_message_log"):
         stream.recent_message_log = deque(maxlen=0)
+
+
+def _send_files(client: Any, files: Sequence[str]) -> None:
+    """
+    In a thread of its own. What was sent before under the same name is replaced.
+    """
+    from distributed.diagnostics.plugin import UploadFile
+
+    for file in files:
+        name = f"txmapreduce-{os.path.basename(file)}"
+        try:
+            client.register_plugin(UploadFile(file), name=name)
+        except BaseException:
+            client.unregister_worker_plugin(name)  # or no new worker would start
+            raise
 
 
 def _close(client: Any, topic: str, own: bool) -> None:
