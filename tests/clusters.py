@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tests.support import environment
 
@@ -21,6 +22,18 @@ _QUIET = {
 }
 
 
+class Host(NamedTuple):
+    """
+    Where a process runs: its address, and what comes before its command.
+    """
+
+    address: str = "127.0.0.1"
+    prefix: tuple[str, ...] = ()
+
+
+HERE = Host()
+
+
 class Cluster:
     """
     A scheduler and some workers of one thread each, which C{stop} ends.
@@ -28,9 +41,13 @@ class Cluster:
     @ivar file: the scheduler file.
     """
 
-    def __init__(self, workers: int = 2, options: Sequence[str] = ("--no-nanny",), **environment: str) -> None:
+    def __init__(
+        self, workers: int = 2, options: Sequence[str] = ("--no-nanny",), host: Host = HERE, **environment: str
+    ) -> None:
         """
-        @param options: of C{dask worker}. C{environment}: what else the processes find there.
+        @param options: of C{dask worker}.
+        @param host: of the scheduler.
+        @param environment: what else the processes find there.
         """
         self.folder = tempfile.mkdtemp(prefix="txmapreduce-dask-")
         self.file = os.path.join(self.folder, "scheduler.json")
@@ -39,24 +56,25 @@ class Cluster:
         self._environment = environment
         self.workers: list[subprocess.Popen[bytes]] = []
         atexit.register(self.stop)
-        self.scheduler = self._start("scheduler", "--port", "0", "--idle-timeout", "600")
+        self.scheduler = self._start("scheduler", host, "--port", "0", "--idle-timeout", "600")
         while not os.path.exists(self.file):
             assert self.scheduler.poll() is None, self.said()
             time.sleep(0.02)
         for _ in range(workers):
             self.add()
 
-    def add(self) -> None:
+    def add(self, host: Host = HERE) -> None:
         """
         Start one more worker.
         """
-        started = self._start("worker", "--nthreads", "1", "--death-timeout", "60", *self._options)
+        started = self._start("worker", host, "--nthreads", "1", "--death-timeout", "60", *self._options)
         self.workers.append(started)
 
-    def _start(self, what: str, *options: str) -> subprocess.Popen[bytes]:
+    def _start(self, what: str, host: Host, *options: str) -> subprocess.Popen[bytes]:
         with open(self.log, "ab") as log:
             return subprocess.Popen(
                 [
+                    *host.prefix,
                     sys.executable,
                     "-m",
                     f"distributed.cli.dask_{what}",
@@ -64,7 +82,7 @@ class Cluster:
                     self.file,
                     "--no-dashboard",
                     "--host",
-                    "127.0.0.1",
+                    host.address,
                     *(["--local-directory", self.folder] if what == "worker" else []),
                     *options,
                 ],

@@ -13,7 +13,7 @@ import os
 import pickle
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -39,7 +39,8 @@ class Encoded:
     """
     A value in parts, each of some buffers: what a task takes, and what it gives. Dask moves it as it is.
 
-    @ivar failed: why there is no such value, where cutting a partial raised: whoever is to fold it tells.
+    @ivar failed: why there is no such value: whoever is to fold it tells, where nobody else does. Dask makes what was
+        lost again, and cuts partials, without anybody here who would hear that this failed.
     """
 
     __slots__ = ("failed", "parts")
@@ -144,15 +145,10 @@ def attempt(
         # Whatever this process dies of, it is known by then what it was at.
         began = worker.scheduler.log_event(topic=topic, msg=news("began", thread.file.path))
         run_coroutine_threadsafe(began, worker.loop.asyncio_loop).result()  # type: ignore[attr-defined]
-        for value in inputs:
-            if value.failed is not None:
-                tell("failed", list(value.failed._replace(run=message.run, task=message.task)))
-                return None
-        try:
-            done = _answer(thread, definitions, message, inputs, cuts)
-        except TaskError as error:
-            tell("failed", list(failed(message.run, message.task, error, thread.codec)))
-            return None
+        done = _answer(thread, definitions, message, inputs, cuts)
+        if isinstance(done, Failed):
+            tell("failed", list(done))
+            return Encoded([], done)
         parts = cut(done.buffers, done.lengths)
         rest = [bytes(buffer) for buffer in done.buffers[sum(done.lengths) :]]
         value = Encoded(parts)
@@ -166,13 +162,22 @@ def attempt(
 
 def _answer(
     thread: _Thread, definitions: Sequence[Definition], message: Map | Fold, inputs: Sequence[Encoded], cuts: int
-) -> Done:
-    runner = thread.ready(definitions)
+) -> Done | Failed:
+    if (failure := _failure(inputs)) is not None:
+        return failure._replace(run=message.run, task=message.task)
     parts = [each for value in inputs for each in value.parts]
-    if isinstance(message, Map):
-        return answer_map(runner, thread.codec, message._replace(buffers=tuple(parts[0])), cuts, parts[1:])
-    buffers = tuple(buffer for each in parts for buffer in each)
-    return answer_fold(runner, thread.codec, message._replace(lengths=tuple(map(len, parts)), buffers=buffers))
+    try:
+        runner = thread.ready(definitions)
+        if isinstance(message, Map):
+            return answer_map(runner, thread.codec, message._replace(buffers=tuple(parts[0])), cuts, parts[1:])
+        buffers = tuple(buffer for each in parts for buffer in each)
+        return answer_fold(runner, thread.codec, message._replace(lengths=tuple(map(len, parts)), buffers=buffers))
+    except TaskError as error:
+        return failed(message.run, message.task, error, thread.codec)
+
+
+def _failure(inputs: Iterable[Encoded]) -> Failed | None:
+    return next((value.failed for value in inputs if value.failed is not None), None)
 
 
 # What lies between the partials and the last folds
@@ -198,9 +203,8 @@ def cut_ranges(
     """
     A partial by key in parts, as the samples of all of them say.
     """
-    failed = next((each for each in samples if each.failed is not None), None)
-    if failed is not None:
-        return failed
+    if (failure := _failure(samples)) is not None:
+        return Encoded([], failure)
     loads = _thread_of(definitions[0]).codec.loads
 
     def cut_it(value: Any, aggregate: Any) -> list[Any]:
@@ -214,6 +218,8 @@ def _of_partial(definitions: Sequence[Definition], partial: Encoded, made: Calla
     """
     What is made of a partial, or how that failed.
     """
+    if partial.failed is not None:
+        return partial
     thread = _thread_of(definitions[0])
     try:
         runner = thread.ready(definitions)

@@ -76,6 +76,7 @@ class DaskSession:
         self._defined: list[Any] = []  # the futures of the definitions, used in the client's thread
         self._tasks: dict[int, Task] = {}
         self._remotes: weakref.WeakSet[Remote] = weakref.WeakSet()  # all that may lie on workers for this run
+        self._given: weakref.WeakValueDictionary[int, Remote] = weakref.WeakValueDictionary()  # by their tasks
         self._nparts = self._cuts = 0
         self._shuffle = Shuffle()
         self._waiting: Any = None
@@ -281,7 +282,8 @@ class DaskSession:
         """
         found = self._tasks.get(task)
         if found is None:
-            if kind == "began":  # Dask had it already given to another worker when it was given up here
+            # Dask makes again what was lost, or had given to another worker what was given up here.
+            if kind == "began" and task not in self._given:
                 self._stop(worker, task).addErrback(lambda _: None)
             return
         if kind == "began":
@@ -289,6 +291,7 @@ class DaskSession:
             self._tell(Started(task))
         elif kind == "done":
             del self._tasks[task]
+            self._given[task] = found.remote
             found.done.callback(outcome_of(found, self._nparts, rest))
         else:
             self._failed(found, pid, Failed(*rest[0]))
