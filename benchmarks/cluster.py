@@ -1,12 +1,12 @@
 """
 A cluster of Dask on this machine: a scheduler and two workers of one thread, as processes of their own.
 
-    scripts/bench cluster [words] [shuffle] [endless] [--size SIZE] [--rounds N] [--shuffle SIZE] [--records N]
+    scripts/bench cluster [words] [shuffle] [endless] [tasks] [--size SIZE] [--rounds N] [--shuffle SIZE] [--records N]
 
 C{words} counts the words of one text in turns: ours on C{Dask}, C{dask.bag}, C{client.map} by hand, and ours on
 C{Processes}. All answers have to be the right one. C{shuffle} runs a job by key, and counts what the coordinator's
 process has sent and received by TCP, as the kernel knows it. C{endless} maps an input without an end, and looks at the
-memory of the coordinator and of the scheduler.
+memory of the coordinator and of the scheduler. C{tasks} maps nothing by C{client.map}: what a task costs the scheduler.
 """
 
 from __future__ import annotations
@@ -310,6 +310,23 @@ def print_endless(file: str, records: int, scheduler: int) -> bool:
     return flat
 
 
+# What Dask's scheduler takes
+
+TASKS = 5000
+
+
+def print_tasks(client: Any, scheduler: int) -> bool:
+    """
+    One line, which is good whatever it says.
+    """
+    process = psutil.Process(scheduler)
+    before, begun = sum(process.cpu_times()[:2]), time.perf_counter()
+    client.gather(client.map(abs, range(TASKS), pure=False))
+    seconds, cpu = time.perf_counter() - begun, sum(process.cpu_times()[:2]) - before
+    print(f"tasks: {TASKS:,} of nothing in {seconds:.1f} s, {1e3 * cpu / TASKS:.2f} ms of the scheduler's CPU each\n")
+    return True
+
+
 def _inside(what: str, file: str, number: int, way: str = "", scheduler: int = 0) -> dict[str, Any]:
     """
     What a process of its own measures.
@@ -320,7 +337,7 @@ def _inside(what: str, file: str, number: int, way: str = "", scheduler: int = 0
     return found
 
 
-WHAT = ("words", "shuffle", "endless")
+WHAT = ("words", "shuffle", "endless", "tasks")
 
 
 def main() -> None:
@@ -345,10 +362,13 @@ def main() -> None:
     kept = {}
     try:
         for what in args.what or WHAT:
-            if what == "words":
+            if what in ("words", "tasks"):
                 with Client(scheduler_file=cluster.file, set_as_default=False) as client:
                     client.wait_for_workers(2)
-                    kept[what] = print_words(client, parse_bytes(args.size), args.rounds)
+                    if what == "words":
+                        kept[what] = print_words(client, parse_bytes(args.size), args.rounds)
+                    else:
+                        kept[what] = print_tasks(client, cluster.scheduler.pid)
             elif what == "shuffle":
                 kept[what] = print_count(cluster.file, parse_bytes(args.shuffle))
             else:

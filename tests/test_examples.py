@@ -9,6 +9,7 @@ import math
 import random
 import re
 from collections import Counter, defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,20 @@ class TopPerGroupTests(ExampleCase):
         """
         lines = self.output_of("top_per_group/top_per_group.py", "--top", "2")
         self.assertEqual([line.split("\t")[0] for line in lines], ["north"] * 2 + ["south"] * 2 + ["west"] * 2)
+
+
+class ClusterTests(ExampleCase):
+    if find_spec("distributed") is None:
+        skip = "distributed is not installed"
+
+    def test_same(self) -> None:
+        """
+        A cluster that is started for it counts what the cores of this machine count.
+        """
+        counts = {"the": 4000, "dog's": 3000, "cat": 2000}
+        files = [
+            self.write(f"{n}.txt", [f"{word} " * (count // 100) for word, count in counts.items()]) for n in range(100)
+        ]
+        lines = self.output_of("cluster/cluster.py", *files)
+        self.assertEqual(lines[:-1], [f"{count:12,}  {word}" for word, count in counts.items()])
+        self.assertEqual(lines[-1], "3 words, the same on this machine and on the cluster")
