@@ -9,6 +9,7 @@ import operator
 import os
 import signal
 import sys
+import threading
 import time
 from importlib import import_module, invalidate_caches
 from typing import Any
@@ -63,11 +64,11 @@ class DaskCase(TestCase):
     def make(self) -> clusters.Cluster:
         return clusters.shared()
 
-    def own(self, *args: Any) -> clusters.Cluster:
+    def own(self, *args: Any, **environment: str) -> clusters.Cluster:
         """
         A cluster that ends with the test.
         """
-        cluster = clusters.Cluster(*args)
+        cluster = clusters.Cluster(*args, **environment)
         self.addCleanup(cluster.stop)
         return cluster
 
@@ -87,13 +88,21 @@ class ErrorTests(DaskCase):
 
     async def test_notThere(self) -> None:
         """
-        Where there is no scheduler the error says so.
+        Where there is no scheduler, or TLS without certificates, the error says so, and no thread is left.
         """
-        backend = Dask("tcp://127.0.0.1:9", timeout=1)
-        self.addCleanup(backend.close)
-        with self.assertRaises(BackendUnavailable) as caught:
-            await MapReduce(square).run(range(10), backend=backend)
-        self.assertIn("tcp://127.0.0.1:9", str(caught.exception))
+        before = self.loops()
+        for address in ("tcp://127.0.0.1:9", "tls://127.0.0.1:9"):
+            backend = Dask(address, timeout=1)
+            self.addCleanup(backend.close)
+            with self.assertRaisesRegex(BackendUnavailable, f"no connection to the Dask scheduler {address}"):
+                await MapReduce(square).run(range(10), backend=backend)
+            self.assertEqual(self.loops(), before)
+
+    def loops(self) -> int:
+        """
+        How many threads there are in which a client has its loop.
+        """
+        return sum("IO loop" in thread.name for thread in threading.enumerate())
 
     async def test_closed(self) -> None:
         """
@@ -145,6 +154,43 @@ class ErrorTests(DaskCase):
         self.addCleanup(deferToThread, client.close)
         while any((await deferToThread(client.has_what)).values()):
             await deferLater(reactor, 0.05)
+
+
+class SecurityTests(DaskCase):
+    """
+    A cluster that talks by TLS alone.
+    """
+
+    def make(self) -> clusters.Cluster:
+        self.security = distributed.Security.temporary()
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        files = {}
+        for name in ("ca_file", "scheduler_key", "scheduler_cert", "worker_key", "worker_cert"):
+            files[name] = os.path.join(folder, name)
+            with open(files[name], "w") as file:
+                file.write(getattr(self.security, f"tls_{name}"))
+        prefix = "DASK_DISTRIBUTED__COMM__"
+        return self.own(
+            1,
+            **{
+                f"{prefix}DEFAULT_SCHEME": "tls",
+                f"{prefix}REQUIRE_ENCRYPTION": "True",
+                f"{prefix}TLS__CA_FILE": files.pop("ca_file"),
+                **{f"{prefix}TLS__{name.upper().replace('_', '__')}": file for name, file in files.items()},
+            },
+        )
+
+    async def test_tls(self) -> None:
+        """
+        With the certificates a job runs as anywhere; without them there is no connection.
+        """
+        backend = self.dask(security=self.security)
+        self.assertEqual(await MapReduce(square).run(range(10), backend=backend), [x * x for x in range(10)])
+        with open(self.cluster.file) as file:
+            self.assertIn('"tls://127.0.0.1:', file.read())
+        with self.assertRaisesRegex(BackendUnavailable, "no connection"):
+            await MapReduce(square).run(range(10), backend=self.dask(timeout=2))
 
 
 class LossTests(DaskCase):

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 from .._tasks.runner import Program
 from ..errors import BackendUnavailable, BadInput
 from . import Listener
-from ._dask.connection import Connection
+from ._dask.connection import Connection, new_client
 from ._dask.session import DaskSession
 
 __all__ = ["Dask"]
@@ -117,11 +117,11 @@ class Dask:
             return (lambda: cluster), str(cluster.scheduler.address if cluster.scheduler else cluster), False
         options: dict[str, Any] = {"timeout": timeout, "security": security, "set_as_default": False}
         if isinstance(cluster, str) and os.path.exists(cluster):
-            return (lambda: Client(scheduler_file=cluster, **options)), cluster, True
+            return (lambda: new_client(scheduler_file=cluster, **options)), cluster, True
         if isinstance(cluster, str) and (os.sep in cluster.rpartition("://")[2] or cluster.endswith(".json")):
             raise BackendUnavailable(f"there is no scheduler file {cluster}: start a scheduler that writes it")
         name = cluster if isinstance(cluster, str) else str(getattr(cluster, "scheduler_address", cluster))
-        return (lambda: Client(cluster, **options)), name, True
+        return (lambda: new_client(cluster, **options)), name, True
 
     def close(self) -> Deferred[None]:
         """

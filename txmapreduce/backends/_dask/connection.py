@@ -13,6 +13,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -23,7 +24,7 @@ from twisted.python.failure import Failure
 from ...errors import BackendUnavailable
 from .versions import PROBE, compare
 
-__all__ = ["Connection", "User"]
+__all__ = ["Connection", "User", "new_client"]
 
 _log = Logger()
 
@@ -130,6 +131,13 @@ class Connection:
             return None
         client, self._client = self._client, None
         return deferToThreadPool(self.reactor, self.reactor.getThreadPool(), _close, client, self.topic, self._own)
+
+    @property
+    def is_open(self) -> bool:
+        """
+        Whether there is a client, whose workers have been asked for.
+        """
+        return self._client is not None
 
     # What is asked of the client
 
@@ -307,6 +315,24 @@ def _forget_sent(client: Any) -> None:
     stream: Any = getattr(client, "scheduler_comm", None)
     if hasattr(stream, "recent_message_log"):
         stream.recent_message_log = deque(maxlen=0)
+
+
+def new_client(*args: Any, **options: Any) -> Any:
+    """
+    A C{Client} that is connected. It waits.
+    """
+    from distributed import Client
+
+    client: Any = Client.__new__(Client)
+    try:
+        client.__init__(*args, **options)
+    except BaseException:
+        # Its own thread would go on, and its finalizer wait for that in vain.
+        with suppress(Exception):
+            client.close()
+            client._loop_runner.stop()
+        raise
+    return client
 
 
 def _send_files(client: Any, files: Sequence[str]) -> None:

@@ -80,6 +80,7 @@ class DaskSession:
         self._nparts = self._cuts = 0
         self._shuffle = Shuffle()
         self._waiting: Any = None
+        self._late = False
         connection.join(self)
         self._wait(connection.threads)
 
@@ -273,6 +274,11 @@ class DaskSession:
         self._waiting = None
 
     def _waited(self) -> None:
+        self._waiting = None
+        if not self._connection.is_open and not self._late:  # that has a limit of its own
+            self._late = True
+            self._wait(0)
+            return
         name, seconds = self._connection.name, self._timeout
         self.unavailable(BackendUnavailable(f"the Dask cluster {name} had no workers for {seconds:g} s"))
 
