@@ -8,9 +8,10 @@ that is lost.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from .events import BadRecord, Handle, MapAttempt, Outcome, Plan
 
@@ -119,7 +120,7 @@ class Tree:
     """
 
     def __init__(self) -> None:
-        self._levels: list[list[Place]] = [[]]
+        self._levels: list[deque[Place]] = [deque()]
 
     def add(self, outcome: Outcome) -> None:
         """
@@ -138,10 +139,11 @@ class Tree:
         Take out what should be folded now.
         """
         for number, level in enumerate(self._levels):
-            while len(level) >= FAN_IN and (inputs := _outcomes(level[:FAN_IN])) is not None:
-                del level[:FAN_IN]
+            while len(level) >= FAN_IN and (inputs := _outcomes(islice(level, FAN_IN))) is not None:
+                for _ in inputs:
+                    level.popleft()
                 if len(self._levels) == number + 1:
-                    self._levels.append([])
+                    self._levels.append(deque())
                 fold = _fold_of(inputs)
                 self._levels[number + 1].append(fold.place)
                 yield fold
@@ -153,7 +155,7 @@ class Tree:
         return [outcome for level in reversed(self._levels) for place in level for outcome in place.all()]
 
 
-def _outcomes(places: list[Place]) -> tuple[Outcome, ...] | None:
+def _outcomes(places: Iterable[Place]) -> tuple[Outcome, ...] | None:
     """
     What is in C{places}, or C{None} as long as one is empty.
     """
