@@ -131,13 +131,13 @@ class ErrorTests(DaskCase):
         folder = os.path.abspath(self.mktemp())
         os.mkdir(folder)
         self.patch(sys, "path", [*sys.path, folder])
-        path = os.path.join(folder, "only_here.py")
+        path = os.path.join(folder, "far_from_there.py")
         for number in (2, 3):
             with open(path, "w") as file:
                 file.write(f"def times(x):\n    return {number} * x\n")
-            sys.modules.pop("only_here", None)
+            sys.modules.pop("far_from_there", None)
             invalidate_caches()
-            times = import_module("only_here").times
+            times = import_module("far_from_there").times
             backend = self.dask(files=[path])
             self.assertEqual(await MapReduce(times).run(range(3), backend=backend), [0, number, 2 * number])
         with open(path, "w") as file:
