@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 from .keys import Items, as_dict
@@ -39,6 +39,8 @@ def ranges(partial: Any, aggregate: Keyed, samples: Iterable[Any], npartitions: 
     order = aggregate.order
     with compared(*order.names):
         in_order = sorted(samples if order.rank is None else map(order.rank, samples))
+        if not isinstance(aggregate, Sorted):  # a key that several partials have counts once, as it does in their fold
+            in_order = [rank for rank, _ in groupby(in_order)]
         bounds = [order.range(n, npartitions, in_order)[1] for n in range(npartitions)]
         if isinstance(aggregate, Sorted):
             return list(_cut_rows(partial, aggregate, bounds))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 from .._values.broadcast import broadcast
@@ -131,6 +132,24 @@ class FeatureCases(BackendCase):
         )
         self.assertIsInstance(error, TaskFailed)
         self.assertFalse(os.path.exists(folder))
+
+    async def test_sameParts(self) -> None:
+        """
+        Where keys or records are in order, so are the part files, and each has what it has on every backend.
+        """
+        data = [x * 7919 % 1009 for x in range(1009)]
+        policy = Policy(chunksize=100)
+        rows = MapReduce(functions.key_itself, reducer=functions.total_of, npartitions=3, policy=policy)
+        lines = sort(data, key=functions.tens, npartitions=3, policy=policy)
+        for job, inputs in ((rows, (data,)), (lines, ())):
+            found = []
+            for backend in (Inline(), self.backend()):
+                folder = os.path.abspath(self.mktemp())
+                await job.run(*inputs, backend=backend, output=PartFiles(folder, "jsonl"))
+                names = sorted(name for name in os.listdir(folder) if name.startswith("part-"))
+                found.append([(name, Path(folder, name).read_text()) for name in names])
+            self.assertEqual(len(found[0]), 3)
+            self.assertEqual(found[0], found[1])
 
     async def test_asyncInput(self) -> None:
         """
