@@ -68,6 +68,18 @@ class InlineTests(TestCase):
         self.assertIs(same, lock)
 
 
+class Raises:
+    """
+    Can't be pickled, for a reason of its own.
+    """
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
+
+    def __reduce__(self) -> Any:
+        raise self.kind
+
+
 class ProcessesTests(PoolCase):
     """
     Runs in worker processes.
@@ -107,6 +119,21 @@ class ProcessesTests(PoolCase):
         )
         self.assertIsInstance(error, NotSerializable)
         self.assertIn("lock", str(error))
+
+    async def test_recordThatExits(self) -> None:
+        """
+        A record that exits, or has no memory, when it is pickled is an error of its run: the next run on the same
+        workers is none the worse.
+        """
+        for kind, expected in (
+            (SystemExit, NotSerializable),
+            (KeyboardInterrupt, NotSerializable),
+            (GeneratorExit, NotSerializable),
+            (MemoryError, MemoryError),
+        ):
+            run = MapReduce(str).run([1, Raises(kind)], backend=self.pool)
+            await self.assertFailure(run, expected)
+            self.assertEqual(await MapReduce(abs).run([-1, 2], backend=self.pool), [1, 2])
 
     async def test_unpicklableFunction(self) -> None:
         """

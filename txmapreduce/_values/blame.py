@@ -36,7 +36,7 @@ def blame_program(error: Exception, what: Mapping[str, object]) -> str:
     return f"{', '.join(what)}: can't be sent to another process: {_reason(error)}"
 
 
-def blame_value(error: Exception, value: object, dump: Callable[[object], object]) -> str:
+def blame_value(error: BaseException, value: object, dump: Callable[[object], object]) -> str:
     """
     The message for a record or a result. For a list it says which item can't be sent.
 
@@ -47,7 +47,7 @@ def blame_value(error: Exception, value: object, dump: Callable[[object], object
         for index, item in enumerate(typing.cast("Sequence[object]", value)):
             try:
                 dump(item)
-            except Exception as reason:
+            except BaseException as reason:
                 where, error = f"item {index}, {_a(item)}", reason
                 break
     if isinstance(error, NotSerializable):

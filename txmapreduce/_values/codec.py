@@ -92,7 +92,7 @@ class Codec:
             return self._dump(value)
         except MemoryError:
             raise
-        except Exception as error:
+        except BaseException as error:  # the user's __reduce__ may even exit
             raise NotSerializable(blame_value(error, value, self._dump)) from error
 
     def loads(self, buffers: Sequence[Buffer]) -> Any:

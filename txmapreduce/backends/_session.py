@@ -163,7 +163,7 @@ class ProcessSession:
         try:
             task = self._map(ticket, attempt) if isinstance(attempt, MapAttempt) else self._fold(ticket, attempt)
             check_size(task)
-        except NotSerializable as error:
+        except (NotSerializable, MemoryError) as error:
             self._later(self._fail, ticket, AttemptFailed(error))
             return []
         self._pool.surround(slot, self._surroundings)

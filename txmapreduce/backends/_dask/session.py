@@ -95,7 +95,7 @@ class DaskSession:
         self._remotes.add(task.remote)
         try:
             message, inputs = self._map(task, attempt) if isinstance(attempt, MapAttempt) else self._fold(task, attempt)
-        except NotSerializable as error:
+        except (NotSerializable, MemoryError) as error:
             self._later(self._fail, attempt.id, AttemptFailed(error))
             return task.done
         task.chunk = None
