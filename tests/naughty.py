@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from txmapreduce import aggregates, current_task
@@ -559,3 +559,25 @@ def keys_of(record: int) -> Iterator[tuple[str, int]]:
     """
     for n in range(10):
         yield f"key {record * n % 50}", record
+
+
+class Unsendable:
+    """
+    A key that does something when it is pickled, as it is when a worker hands over what it kept.
+    """
+
+    def __init__(self, act: Callable[[int], object], number: int) -> None:
+        self.act = act
+        self.number = number
+
+    def __reduce__(self) -> Any:
+        return self.act(self.number)
+
+
+def unsendable(act: Callable[[int], object], record: int) -> Iterator[tuple[Any, int]]:
+    """
+    One such key.
+    """
+    yield record % 5, 1
+    if record == 50:
+        yield Unsendable(act, 3), 1

@@ -697,7 +697,7 @@ class Workers:
             data, worker.keeps = worker.keeps, None
             data.worker = None
             lost = (events.Broke(task.attempt.id, error, True, charge=False) for task in data.awaited or ())
-            told = [*lost, events.Lost(data)]
+            told = [*lost, events.Lost(data, data.awaited is not None)]
         if guilty is not None:
             starved = rng.random() < self.setting.starvation
             broke = events.Broke(guilty.attempt.id, error, True, True, guilty.chunk, starved, guilty.record)

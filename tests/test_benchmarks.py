@@ -407,8 +407,9 @@ class ClusterTests(SynchronousTestCase):
         """
         All ways count the same words, little goes through the coordinator, and input without an end is cancelled.
         """
+        options = ["words", "shuffle", "endless", "--size", "200kB", "--rounds", "1", "--records", "2000"]
         done = subprocess.run(
-            [sys.executable, str(FOLDER / "cluster.py"), "--size", "200kB", "--rounds", "1", "--records", "2000"],
+            [sys.executable, str(FOLDER / "cluster.py"), *options],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -205,10 +205,10 @@ class LossTests(DaskCase):
         """
         A worker is killed while it runs tasks: the others do them.
         """
-        run = MapReduce(slow, reduce=operator.add, policy=Policy(chunksize=5)).start(range(500), backend=self.remote)
+        run = MapReduce(slow, reduce=operator.add, policy=Policy(chunksize=5)).start(range(200), backend=self.remote)
         await until(lambda: run.progress().chunks > 10)
         self.cluster.workers[0].kill()
-        self.assertEqual(await run.result, sum(range(500)))
+        self.assertEqual(await run.result, sum(range(200)))
 
     async def test_partialsLost(self) -> None:
         """

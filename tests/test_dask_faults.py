@@ -59,7 +59,7 @@ JOBS = [
     MapReduce(slow_pairs, reduce_by_key=operator.add, npartitions=3, policy=Policy(chunksize=5, reproducible=True)),
     MapReduce(slow_pairs, flat=True, policy=Policy(chunksize=5)),
 ]
-ITEMS = range(300)
+ITEMS = range(200)
 
 
 class Flaky:

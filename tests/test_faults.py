@@ -667,6 +667,17 @@ class MisbehaviourTests(FaultCase):
         error = await self.assertFailure(run, ProtocolError)
         self.assertIn("chunk 0", str(error))
 
+    async def test_hand_over(self) -> None:
+        """
+        What a worker keeps can't be handed over: it dies of that, or hangs, each time. The run ends with the same error
+        as if the mapper did that.
+        """
+        policy = Policy(retries=1, task_timeout=0.3, timeout=50)
+        for act, expected in ((os._exit, WorkerDied), (time.sleep, TaskTimedOut)):
+            job = MapReduce(partial(naughty.unsendable, act), reduce_by_key=add, policy=policy)
+            error = await self.assertFailure(job.run(range(100), backend=self.pool(2)), expected)
+            self.assertRegex(str(error), "chunk .* attempt 2|chunk .*.attempt 2.")
+
     async def test_changes_everything(self) -> None:
         """
         Working directory, environment, signal handlers, standard streams: the run goes on, and the worker can be ended.

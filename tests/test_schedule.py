@@ -4,6 +4,7 @@ Tests for L{txmapreduce._schedule.schedule}: events in, instructions out. No clo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -693,6 +694,20 @@ class KeptTests(Case):
         self.says(Lost("a"), then=[])
         self.tell(kept(4, "b"), kept(5, "b"))
         self.says(kept(6, "c"), then=[last(7, "b", "c")])
+
+    def test_lostWhenAsked(self) -> None:
+        """
+        What a worker may have died of handing over is mapped again by attempts of which nothing is kept, so they are
+        charged with it, and the run ends when that happens as often as it may.
+        """
+        self.begin(collects=False, ordered=False, retries=1)
+        self.read(1)
+        self.says(kept(1, "a"), then=[last(2, "a")])
+        again = replace(keeping(3, 0), attempt=replace(keeping(3, 0).attempt, at_once=True))
+        self.assertFalse(again.attempt.may_hold)
+        self.assertIn(again, self.tell(Lost("a", asked=True), broke(2, charge=False)))
+        self.tell(broke(3, 0))
+        self.assertIsInstance(self.tell(broke(4, 0))[-1], Abort)
 
     def test_lostAfterSecured(self) -> None:
         """

@@ -67,6 +67,7 @@ class MapAttempt:
     @ivar backup: another attempt at the same chunks runs already, so this one waits behind no other.
     @ivar careful: it notes down each record, since the chunk has killed its worker before.
     @ivar start: of its one chunk, it maps the records from here on. C{stop}: up to here; C{None}: to the end.
+    @ivar at_once: its worker keeps nothing of it, since one has died that was to hand over what it kept of it.
     @ivar origin: the number of its first record in the input, or the name of its split.
     """
 
@@ -82,6 +83,7 @@ class MapAttempt:
     careful: bool = False
     start: int = 0
     stop: int | None = None
+    at_once: bool = False
     origin: int | str = field(default=0, compare=False)
 
     @property
@@ -89,7 +91,7 @@ class MapAttempt:
         """
         Whether the worker may really keep what this gives.
         """
-        return self.hold and not (self.alone or self.careful)
+        return self.hold and not (self.alone or self.careful or self.at_once)
 
     @property
     def whole(self) -> bool:
@@ -274,9 +276,13 @@ class Secured:
 
 @dataclass(frozen=True)
 class Lost:
-    """What was behind a handle that was not secure is gone. No L{Finished} brings this handle again."""
+    """
+    What was behind a handle that was not secure is gone. No L{Finished} brings this handle again. C{asked}: the worker
+    had been asked to hand it over, and that may be what it died of.
+    """
 
     handle: Handle
+    asked: bool = False
 
 
 @dataclass(frozen=True)

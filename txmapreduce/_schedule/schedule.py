@@ -194,7 +194,8 @@ class Schedule:
         self.last = None  # whatever is still told of it: there will be another one, of all chunks
         self.tally.take_back(tally)
         self.retried += len(attempts)
-        self._waiting.extendleft(replace(attempt, id=self._new_id()) for attempt in reversed(attempts))
+        for attempt in reversed(attempts):  # what can't be handed over is charged to attempts that do so themselves
+            self._waiting.appendleft(replace(attempt, id=self._new_id(), at_once=event.asked))
 
     def _on_taken(self, event: Taken, now: float) -> None:
         self._delivery.take(event.count)
@@ -205,8 +206,7 @@ class Schedule:
     def _ask(self, ticket: int, number: int) -> None:
         inputs = tuple(outcome.handle for outcome in self._partials.all())
         if not inputs:
-            self._out.append(Answer(ticket, ()))
-            return
+            return self._out.append(Answer(ticket, ()))
         attempt = FoldAttempt(self._new_id(), number, inputs, None, True, keeps=True)
         self._tickets[attempt.id] = ticket
         self._submit(attempt)

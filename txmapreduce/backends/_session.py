@@ -225,8 +225,9 @@ class ProcessSession:
             self._hold_seconds /= 4  # where workers die often, less must be at stake, or the run never ends
         for partial in lost:
             self._deadlines.end(partial)
+            asked = partial in self._awaited
             orphans.extend(self._awaited.pop(partial, []))
-            self._tell(Lost(partial))
+            self._tell(Lost(partial, asked))
         for task in orphans:
             self._fail_lost(task)
 
