@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
+
 from tests.clusters import Cluster, Host
 from txmapreduce import Dask, MapReduce, Policy, Processes
 from txmapreduce._blocking import blocking
@@ -89,36 +91,54 @@ def network(hosts: int) -> Iterator[list[Host]]:
 
 def main() -> None:
     """
-    Run the job while nothing happens (C{whole}), then while the host of a C{worker} is cut off, and then that of the
-    C{scheduler}. Prints for each whether the result was the one of L{Processes}, the error, and the seconds that passed
-    after the cut.
+    Run the job while nothing happens (C{whole}); then, on one cluster while the host of a C{worker} is cut off, and on
+    another while that of the C{scheduler} is. Prints for each whether the result was the one of L{Processes}, the
+    error, and the seconds that passed after the cut.
     """
-    with network(3) as (head, one, other), Processes(2) as pool:
+    with network(4) as (head, one, other, lonely), Processes(2) as pool, ExitStack() as ends:
         expected = JOB.run_sync(range(ITEMS), backend=pool)
-        cluster = Cluster(0, host=head, **ENVIRONMENT)
+        clusters = [Cluster(0, host=host, **ENVIRONMENT) for host in (head, lonely)]
+        for cluster in clusters:
+            ends.callback(cluster.stop)
+        for cluster, host in ((clusters[0], one), (clusters[0], other), (clusters[1], one)):
+            cluster.add(host)
+        backends = [ends.enter_context(Dask(cluster.file)) for cluster in clusters]
+        found = {"whole": _Cut(backends[0], None, expected).outcome()}
+        cuts = {"worker": _Cut(backends[0], "host2", expected), "scheduler": _Cut(backends[1], "host3", expected)}
+        print(json.dumps({**found, **{name: cut.outcome() for name, cut in cuts.items()}}))
+
+
+class _Cut:
+    """
+    A run that is half done, and a link that was cut then.
+    """
+
+    def __init__(self, backend: Dask, link: str | None, expected: Any) -> None:
+        self.expected = expected
+        self.run = blocking(lambda: JOB.start(range(ITEMS), backend=backend))
+        self.ended: list[float] = []
+        blocking(self._watch)
+        while self.run.progress().records < ITEMS // 2:
+            time.sleep(0.01)
+        if link is not None:
+            ip("link", "set", link, "down")
+        self.begun = time.monotonic()
+
+    def _watch(self) -> Deferred[None]:
+        def end(result: Any) -> Any:
+            self.ended.append(time.monotonic())
+            return result
+
+        self.run.result.addBoth(end)
+        return succeed(None)
+
+    def outcome(self) -> dict[str, Any]:
         try:
-            for host in (one, other):
-                cluster.add(host)
-            with Dask(cluster.file) as backend:
-                links = {"whole": None, "worker": "host2", "scheduler": "host0"}
-                print(json.dumps({name: _outcome(backend, link, expected) for name, link in links.items()}))
-        finally:
-            cluster.stop()
-
-
-def _outcome(backend: Dask, link: str | None, expected: Any) -> dict[str, Any]:
-    run = blocking(lambda: JOB.start(range(ITEMS), backend=backend))
-    while run.progress().records < ITEMS // 2:
-        time.sleep(0.01)
-    if link is not None:
-        ip("link", "set", link, "down")
-    begun = time.monotonic()
-    try:
-        exact = blocking(lambda: run.result) == expected
-        error = ""
-    except BackendUnavailable as caught:
-        exact, error = False, str(caught)
-    return {"exact": exact, "error": error, "seconds": time.monotonic() - begun}
+            exact = blocking(lambda: self.run.result) == self.expected
+            error = ""
+        except BackendUnavailable as caught:
+            exact, error = False, str(caught)
+        return {"exact": exact, "error": error, "seconds": self.ended[0] - self.begun}
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from txmapreduce import Inline, MapReduce, Policy
 from txmapreduce.errors import BackendUnavailable, TaskFailed
 from txmapreduce.testing._case import failure_of, until
 
-INSTANTS = int(os.environ.get("DASK_INSTANTS", "3"))
+INSTANTS = int(os.environ.get("DASK_INSTANTS", "2"))
 """At how many instants a worker is killed."""
 
 
@@ -35,7 +35,7 @@ def slow_pairs(x: int) -> list[tuple[int, bytes]]:
     """
     time.sleep(0.004)
     chance = random.Random(x)
-    return [(chance.randrange(200), chance.randbytes(100)) for _ in range(50)]
+    return [(chance.randrange(100), chance.randbytes(100)) for _ in range(50)]
 
 
 def joined(key: int, values: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:

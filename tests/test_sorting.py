@@ -91,16 +91,16 @@ class SortTests(PoolCase):
         Part files are in order, one after the other, as many as there are partitions; they are of one size.
         """
         path = Path(self.mktemp())
-        lines = [f"{n * 7919 % 10007:05}" for n in range(10007)]
+        lines = [f"{n * 7919 % 3001:05}" for n in range(3001)]
         path.write_text("".join(f"{line}\n" for line in lines))
         for backend in self.backends:
-            job = sort(TextFiles(str(path), blocksize=5000), npartitions=4)
+            job = sort(TextFiles(str(path), blocksize=1500), npartitions=4)
             written = await job.run(backend=backend, output=PartFiles(self.mktemp(), "text"))
             parts = [Path(part).read_text().splitlines() for part in written.parts]
             self.assertEqual([line for part in parts for line in part], sorted(lines))
             self.assertEqual(len(parts), 4)
             if backend is not self.spilling:  # a partition is cut at the first records of blocks, and its runs have one
-                self.assertLess(max(map(len, parts)), 2600)
+                self.assertLess(max(map(len, parts)), 800)
             none = await sort([], npartitions=4).run(backend=backend, output=PartFiles(self.mktemp()))
             self.assertEqual((len(none.parts), none.records), (4, 0))
 

@@ -25,7 +25,7 @@ from tests.leftovers import NothingLeft, turn
 from txmapreduce import MapReduce, PartFiles, Policy, Processes
 from txmapreduce.outputs import SUCCESS, Written
 
-INSTANTS = int(os.environ.get("SPILL_INSTANTS", "5"))
+INSTANTS = int(os.environ.get("SPILL_INSTANTS", "3"))
 """At how many instants a worker is killed."""
 
 
