@@ -141,7 +141,7 @@ KINDS = (
         row,
         sums,
         ordered=False,
-        limit="144MiB",
+        limit="192MiB",
         initializer=with_parquet,
     ),
     Kind({"reducer": text_of, "sort_values": operator.neg}, ("text",), TextFiles, str, texts),

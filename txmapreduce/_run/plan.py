@@ -53,7 +53,7 @@ def plan_of(job: Job, source: Input, backend: Any, streams: bool, in_order: bool
         ordered=saves or aggregate.ordered or (policy.reproducible and not by_key(aggregate)),
         chunksize=policy.chunksize or (None if source.splits else policy.fixed_chunksize),
         splits=source.splits,
-        joins=source.splits and seconds is not None and policy.fixed_chunksize is None,
+        joins=source.splits and seconds is not None and policy.fixed_chunksize is None and policy.task_timeout is None,
         task_seconds=seconds or TARGET,
         length=None if source.splits else source.length,
         bundle=policy.task_timeout is None and not policy.reproducible and not saves,

@@ -5,8 +5,7 @@ A L{Sizer} says how large the next task is: from the measured time per record to
 the end. A L{Reading} numbers the chunks and knows which records may still be needed.
 
 A I{unit} is what the input is cut in: a record where the sizes are automatic, a chunk where the user fixed the number
-of records in it. Splits of files have their size already, but where a task costs much, some that follow each other are
-read as one.
+of records in it. Splits of files have their size already, but small ones that follow each other are read as one.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 from .delivery import Delivery
 from .events import Drop, Got, MapAttempt, Outcome, Plan, Read
 
-__all__ = ["LARGEST", "LARGEST_STREAMED", "Reading", "Sizer"]
+__all__ = ["LARGEST", "LARGEST_STREAMED", "TARGET", "Reading", "Sizer"]
 
 TARGET = 0.04
 """Seconds that a task should take: long against the 0.2 ms that one costs the coordinator, short for a person."""

@@ -120,8 +120,8 @@ class Backend(Protocol):
     """
     What C{backend=} takes.
 
-    It may have C{task_seconds}: how long a task should take where one costs more than those of a worker process. Small
-    splits of files are read together then, too.
+    It may have C{task_seconds}: how long a task should take. Small splits of files that follow each other are read
+    together then.
     """
 
     def open(

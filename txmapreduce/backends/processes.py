@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 from .._pool.launch import ahead, environment
 from .._pool.pool import Pool
 from .._pool.slots import Settings
+from .._schedule.chunking import TARGET
 from .._tasks.runner import Program
 from .._values.broadcast import LocalCodec
 from ..errors import BackendUnavailable, BadInput
@@ -38,6 +39,7 @@ class Processes(Service):
     """
 
     name = "txmapreduce"
+    task_seconds = TARGET
 
     def __init__(
         self,
