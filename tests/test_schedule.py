@@ -224,7 +224,7 @@ class ReadingTests(Case):
         self.begin(chunksize=None)
         self.tell(Capacity(1))
         self.says(Got(0, 1, False), then=[mapping(1, 0), Read(1, 1)])
-        self.says(done(1, seconds=0.01), then=[Drop(0), Deliver("h1")])
+        self.says(done(1, seconds=0.02), then=[Drop(0), Deliver("h1")])
         self.says(Got(1, 1, False), then=[mapping(2, 1), Read(2, 4)])
         self.says(Got(2, 4, False), then=[mapping(3, 2, size=4)])
 

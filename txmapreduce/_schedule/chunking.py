@@ -15,8 +15,9 @@ from .events import Drop, Got, MapAttempt, Outcome, Plan, Read
 
 __all__ = ["LARGEST", "LARGEST_STREAMED", "TARGET", "Reading", "Sizer"]
 
-TARGET = 0.04
-"""Seconds that a task should take: long against the 0.2 ms that one costs the coordinator, short for a person."""
+TARGET = 0.08
+"""Seconds that a task should take: long against the 0.5 ms that one costs a coordinator that was idle meanwhile, so
+that it needs less than 1 % of the CPU of two workers; short for a person."""
 
 SHORTEST = 0.002
 """Seconds under which a task is not made smaller towards the end: more tasks would cost more than they even out."""

@@ -39,7 +39,7 @@ class Plan:
     chunksize: int | None = None
     splits: bool = False
     joins: bool = False
-    task_seconds: float = 0.04
+    task_seconds: float = 0.08
     length: int | None = None
     bundle: bool = True
     streams: bool = False
