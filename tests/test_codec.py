@@ -20,6 +20,7 @@ import types
 from collections import Counter, OrderedDict, deque, namedtuple
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import twisted.persisted.styles  # noqa: F401 (registers its own ways to pickle)
@@ -430,9 +431,9 @@ class ExceptionTests(SynchronousTestCase):
         """
         What another package registers for exceptions (Dask has tblib do so) changes nothing.
         """
-        self.addCleanup(copyreg.dispatch_table.pop, UnicodeDecodeError)
-        copyreg.pickle(UnicodeDecodeError, lambda error: (bare_decode_error, (error.args,)))
-        self.test_ordinary()
+        registered = {UnicodeDecodeError: lambda error: (bare_decode_error, (error.args,))}
+        with mock.patch.dict(copyreg.dispatch_table, registered):
+            self.test_ordinary()
 
     def test_withoutItsSurroundings(self) -> None:
         """
