@@ -342,9 +342,9 @@ def _send_files(client: Any, files: Sequence[str]) -> None:
     from distributed.diagnostics.plugin import UploadFile
 
     for file in files:
-        name = f"txmapreduce-{os.path.basename(file)}"
+        plugin, name = UploadFile(file), f"txmapreduce-{os.path.basename(file)}"
         try:
-            client.register_plugin(UploadFile(file), name=name)
+            client.register_plugin(plugin, name=name)
         except BaseException:
             client.unregister_worker_plugin(name)  # or no new worker would start
             raise
