@@ -37,7 +37,8 @@ from txmapreduce._schedule import partials as _partials
 from txmapreduce._schedule.checked import CheckedSchedule
 from txmapreduce._schedule.events import Attempt, Event, FoldAttempt, Instruction, MapAttempt, Outcome, Plan
 from txmapreduce._schedule.schedule import Schedule
-from txmapreduce._shuffle.keys import ByKey, by_key, pieces
+from txmapreduce._shuffle.keys import ByKey, by_key
+from txmapreduce._shuffle.tables import pieces
 from txmapreduce._tasks.runner import EMPTY, MapTask, Program, Reduce, Runner, TaskError
 from txmapreduce.aggregates import Collect, Counts
 from txmapreduce.errors import MapReduceError, RunTimedOut, TaskFailed, TaskTimedOut, WorkerDied

@@ -41,6 +41,7 @@ LADDER = [
     ["_wire.headers"],
     ["_wire.messages"],
     ["_wire.frames"],
+    ["_shuffle.tables"],
     ["_shuffle.keys"],
     ["_shuffle.grouping"],
     ["_shuffle.blocks"],

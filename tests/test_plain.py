@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmapreduce import Inline, MapReduce, Policy, aggregates
-from txmapreduce._shuffle.keys import Items
+from txmapreduce._shuffle.tables import Items
 from txmapreduce._tasks.runner import EMPTY
 from txmapreduce._values import plain as _plain
 from txmapreduce._values.codec import Codec

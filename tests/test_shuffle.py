@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support import python
-from txmapreduce._shuffle import keys as _shuffle
-from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate, join, pieces, split
+from txmapreduce._shuffle import tables as _shuffle
+from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate
 from txmapreduce._shuffle.partition import partition_of
+from txmapreduce._shuffle.tables import gathered, join, pieces, split
 from txmapreduce.aggregates import Aggregate, Collect, Counts, Distinct, Max, Mean, Sum, TopK
 from txmapreduce.testing import functions
 
@@ -48,6 +49,7 @@ PRINTS = """
 import json
 from decimal import Decimal
 from txmapreduce._shuffle.partition import partition_of
+from txmapreduce._shuffle.tables import gathered, join, pieces, split
 keys = ["", "a", "key\\ud800", b"a", 1, -1, 10**30, 1.5, float("inf"), True, None, (1, "a"), ("a", (b"b", None)), (),
     Decimal("1.5"), 2j, frozenset("abc")]
 print(json.dumps([partition_of(key, 97) for key in keys]))
@@ -103,11 +105,15 @@ class PartitionTests(SynchronousTestCase):
         """
         A table is split by the partition of its keys, and put together again.
         """
-        parts = split(dict(table), npartitions)
+        parts = [part.tables() if npartitions > 1 else [part] for part in split(dict(table), npartitions)]
         self.assertEqual(len(parts), npartitions)
-        for number, part in enumerate(parts):
-            self.assertEqual({partition_of(key, npartitions) for key, _ in part.items()} - {number}, set())
-        self.assertEqual(functools.reduce(join, parts, None), table)
+        whole: dict[Any, int] = {}
+        for number, tables in enumerate(parts):
+            for key, value in itertools.chain.from_iterable(table.items() for table in tables):
+                self.assertEqual(partition_of(key, npartitions), number)
+                self.assertNotIn(key, whole)
+                whole[key] = value
+        self.assertEqual(whole, table)
 
     @given(tables, tables, st.integers(2, 9))
     def test_buckets(self, one: dict[Any, int], other: dict[Any, int], npartitions: int) -> None:
@@ -117,10 +123,13 @@ class PartitionTests(SynchronousTestCase):
         ours, theirs = split(one, npartitions), pickle.loads(pickle.dumps(split(other, npartitions)))
         expected = {key: one.get(key, 0) + other.get(key, 0) for key in [*one, *other]}
         merge = ByKey(operator.add).merge
+        found: dict[Any, int] = {}
         for mine, yours in zip(ours, theirs, strict=True):
-            mine.update(lambda bucket: merge({}, bucket)).update(merge, yours)
-        self.assertEqual(sum(map(len, ours)), len(expected))
-        self.assertEqual(functools.reduce(join, (piece for part in ours for piece in pieces(part)), {}), expected)
+            mine.add(yours)
+            for piece in gathered(dict, (table for _, table in mine.folded(merge, dict))):
+                self.assertEqual({*piece} & {*found}, set())
+                found.update(piece.items())
+        self.assertEqual(found, expected)
 
 
 class PiecesTests(SynchronousTestCase):

@@ -20,11 +20,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests import mappers
 from txmapreduce._shuffle import merge, runs, spill
 from txmapreduce._shuffle.grouping import Group, Tag, in_order
-from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate, whole
+from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate
 from txmapreduce._shuffle.ordering import ByPartition, HashOrder, KeyOrder
 from txmapreduce._shuffle.partition import partition_of
 from txmapreduce._shuffle.runs import RunWriter
 from txmapreduce._shuffle.spill import Pile, Spill, Spilled, Store
+from txmapreduce._shuffle.tables import Partition, whole
 from txmapreduce._tasks.folding import Folder
 from txmapreduce._values.codec import Codec
 from txmapreduce.aggregates import Collect, Counts
@@ -71,6 +72,8 @@ class SpillTests(SynchronousTestCase):
             (merge, "FAN_IN", 3),
             (spill, "FAN_IN", 3),
             (spill, "SMALL", 10),
+            (spill, "CACHED", 4),
+            (spill, "NEW", 0.5),
         ):
             patch = mock.patch.object(module, name, value)
             patch.start()
@@ -109,6 +112,67 @@ class SpillTests(SynchronousTestCase):
             found = dict(result.items())
             owned = {key: value for key, value in expected.items() if partition_of(key, npartitions) == number}
             self.assertEqual(found, owned)
+
+    @settings(max_examples=100)
+    @given(tasks, st.integers(1, 4), st.sampled_from([1, 2, 7, 200]))
+    def test_packed(self, tasks: list[list[tuple[int, int]]], workers: int, npartitions: int) -> None:
+        """
+        What is packed in memory gives the same as a dict, however many partitions it is cut in, and next to partials
+        that are not packed: sums and counts.
+        """
+        sums: Counter[int] = Counter()
+        for key, value in (pair for task in tasks for pair in task):
+            sums[key] += value
+        counts = Counter(pair for task in tasks for pair in task)
+        for aggregate, expected in ((ByKey(operator.add), dict(sums)), (Counts(), counts)):
+            folder = Folder(aggregate, None)
+            piles = [Pile(aggregate, None) for _ in range(workers)]
+            for number, task in enumerate(tasks):
+                piles[number % workers].add(iter(task), Tag(number))
+            partials = [folder.parts(pile.partial(), npartitions) for pile in piles]
+            found = type(expected)()
+            for n in range(npartitions):
+                part = folder.fold([parts[n] for parts in partials], (n, npartitions))
+                result = whole(folder.finish(part, (n, npartitions)))
+                self.assertIs(type(result), type(expected))
+                self.assertEqual({*result} & {*found}, set())
+                dict.update(found, result)
+            self.assertEqual(found, expected)
+
+    @given(tasks, st.sampled_from([2, 7]))
+    def test_notCut(self, tasks: list[list[tuple[int, int]]], npartitions: int) -> None:
+        """
+        Partials that were not cut, packed or not, are cut where a partition is folded; and those that were folded in
+        between are as good as others.
+        """
+        sums: Counter[int] = Counter()
+        for key, value in (pair for task in tasks for pair in task):
+            sums[key] += value
+        folder = Folder(ByKey(operator.add), None)
+        partials = [Pile(ByKey(operator.add), None).add(task, Tag(n)).partial() for n, task in enumerate(tasks)]
+        partials[:3] = [folder.relieved(folder.fold(partials[:3]))]
+        found: dict[int, int] = {}
+        for n in range(npartitions):
+            result = whole(folder.finish(folder.fold(partials, (n, npartitions)), (n, npartitions)))
+            self.assertEqual({partition_of(key, npartitions) for key in result} - {n}, set())
+            found.update(result)
+        self.assertEqual(found, sums)
+
+    def test_whatIsPacked(self) -> None:
+        """
+        A table is packed when it outgrows the cache and most of its keys were new. Where keys come again and again, or
+        keys or values are no plain data, it stays a dict.
+        """
+        for pairs, packs in (
+            ([(n, n) for n in range(100)], True),
+            ([(str(n), None) for n in range(100)], True),
+            ([(n // 3, n) for n in range(300)], False),
+            ([((n, n), n) for n in range(100)], False),
+            ([(float(n), n) for n in range(100)], False),
+            ([(n, [n]) for n in range(100)], False),
+        ):
+            partial = Pile(ByKey(operator.add), None).add(pairs, Tag(0)).partial()
+            self.assertIs(type(partial), Partition if packs else dict, pairs[1])
 
     @settings(max_examples=60)
     @given(tasks, st.integers(1, 4), st.sampled_from([None, operator.neg, str]))

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from .._schedule.events import Handle
-from .._shuffle.keys import join
+from .._shuffle.tables import join
 from ..errors import NotSerializable
 from .turns import Turns
 

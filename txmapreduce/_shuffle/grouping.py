@@ -18,8 +18,9 @@ from itertools import chain, repeat
 from typing import Any
 
 from .._aggregate import Aggregate
-from .keys import ByKey, ByKeyAggregate, Table
+from .keys import ByKey, ByKeyAggregate
 from .ordering import VALUES, KeyOrder, Order, compared
+from .tables import Table
 
 __all__ = ["Group", "InOrder", "Part", "Tag", "in_order", "packed"]
 

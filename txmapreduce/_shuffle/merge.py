@@ -13,10 +13,11 @@ from itertools import chain
 from typing import Any
 
 from .grouping import InOrder
-from .keys import ByKey, ByKeyAggregate, Items
+from .keys import ByKey, ByKeyAggregate
 from .ordering import END, compared
 from .rows import Sorted
 from .runs import Columns, Cursor
+from .tables import Items
 
 __all__ = ["FAN_IN", "Batch", "Keyed", "LongKey", "merged"]
 

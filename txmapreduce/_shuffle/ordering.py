@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import operator
 import reprlib
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from itertools import chain
 from typing import Any, Protocol
 
-from .partition import HASHES, partition_of, stable_hash, stable_hashes
+from .partition import HASHES, stable_hash, stable_hashes
 
 __all__ = [
     "END",
@@ -132,13 +130,10 @@ class HashOrder:
 
     def buckets(self, keys: Iterable[Any], npartitions: int, each: int) -> Sequence[int]:
         """
-        See L{Order.buckets}. There is no call for each key where all are text.
+        See L{Order.buckets}.
         """
         count = npartitions * each
-        if set(map(type, keys)) == {str}:
-            with suppress(UnicodeEncodeError):
-                return [number * count >> 32 for number in map(zlib.crc32, map(str.encode, keys))]
-        return [partition_of(key, count) for key in keys]
+        return [number * count >> 32 for number in stable_hashes(keys)]
 
 
 class KeyOrder:

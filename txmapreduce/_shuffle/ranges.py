@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Any
 
-from .keys import Items, as_dict
 from .merge import Keyed
 from .ordering import END, compared
 from .rows import Rows, Sorted
+from .tables import Items, as_dict
 
 __all__ = ["ranges", "sample"]
 

@@ -15,11 +15,13 @@ from typing import Any
 
 from .._aggregate import Aggregate
 from .._shuffle.grouping import InOrder
-from .._shuffle.keys import SLICE, Partition, Stream, as_dict, by_key, join, split
+from .._shuffle.keys import by_key
 from .._shuffle.merge import Batch, LongKey
+from .._shuffle.ordering import HashOrder
 from .._shuffle.rows import Sorted
 from .._shuffle.runs import Columns, Run
 from .._shuffle.spill import SMALL, Spilled, Store, merge_partition
+from .._shuffle.tables import SLICE, Partition, Stream, as_dict, gathered, join, scattered, split
 
 __all__ = ["EMPTY", "STAYS", "WHOLE", "Folder", "Reduce", "is_cut"]
 
@@ -93,16 +95,22 @@ class Folder:
         self.by_key = by_key(aggregate)
         self.groups = 0
         self.cuts_keys = self.by_key and not is_cut(aggregate)
+        self._by_hash = self.by_key and isinstance(getattr(aggregate, "order", None), HashOrder)
 
     def fold(self, partials: Iterable[Any], partition: tuple[int, int] = WHOLE) -> Any:
         """
         Merge partials in the order given; of keys that were not cut into partitions yet, only those of C{partition}.
+
+        @return: a partial. What comes in buckets is a L{Partition}, which L{relieved} or L{finish} folds.
         """
         runs: dict[Run, None] = {}
         acc: Any = functools.reduce(self._merge, self._in_memory(partials, runs, partition), EMPTY)
         if acc is EMPTY:
             acc = self._aggregate.zero()
-        return Spilled(tuple(runs), acc, len(acc) + sum(run.entries for run in runs)) if runs else acc
+        if not runs:
+            return acc
+        acc = self._as_dict(acc)
+        return Spilled(tuple(runs), acc, len(acc) + sum(run.entries for run in runs))
 
     def _in_memory(self, partials: Iterable[Any], runs: dict[Run, None], partition: tuple[int, int]) -> Iterator[Any]:
         """
@@ -117,29 +125,48 @@ class Folder:
             if npartitions > 1 and type(partial) is dict and not self.cuts_keys:
                 numbers = self._aggregate.order.buckets(partial, npartitions, 1)
                 partial = {key: partial[key] for n, key in zip(numbers, partial, strict=True) if n == number}
+            elif npartitions > 1 and isinstance(partial, Partition) and self._by_hash:
+                partial = partial.part(number, npartitions)
             yield partial
 
     def _merge(self, acc: Any, partial: Any) -> Any:
         """
-        Merge one more partial into C{acc}, which the first finds L{EMPTY}: bucket by bucket as long as both have any.
+        Merge one more partial into C{acc}, which the first finds L{EMPTY}. What is in buckets is only put together.
         """
-        merge, zero = self._aggregate.merge, self._aggregate.zero
         if isinstance(partial, Partition) and acc is EMPTY:
-            return partial.update(lambda bucket: merge(zero(), bucket))
-        if isinstance(acc, Partition):
-            if isinstance(partial, Partition):
-                return acc.update(merge, partial)
-            acc = acc.copy()
-        return merge(zero() if acc is EMPTY else acc, partial)
+            return partial.copy()
+        if isinstance(partial, Partition) or isinstance(acc, Partition):
+            acc, partial = (
+                scattered(table) if self._by_hash and not isinstance(table, Partition) else table
+                for table in (acc, partial)
+            )
+            if isinstance(partial, Partition) and isinstance(acc, Partition) and acc.count == partial.count:
+                acc.add(partial)
+                return acc
+            acc, partial = self._as_dict(acc), self._as_dict(partial)
+        return self._aggregate.merge(self._aggregate.zero() if acc is EMPTY else acc, partial)
+
+    def _as_dict(self, table: Any) -> Any:
+        """
+        A table as a dict, folded; anything else as it is.
+        """
+        if not isinstance(table, Partition):
+            return as_dict(table)
+        whole = self._aggregate.zero()
+        for _, bucket in table.folded(self._aggregate.merge, self._aggregate.zero):
+            dict.update(whole, bucket)
+        return whole
 
     def relieved(self, folded: Any) -> Any:
         """
         What L{fold} gave, without a large table in memory.
         """
+        if isinstance(folded, Partition):
+            folded = folded.reduced(self._aggregate.merge, self._aggregate.zero)
         table = folded.table if isinstance(folded, Spilled) else folded
         if self._store is None or not self.by_key or len(table) <= SMALL:
             return folded
-        run = self._store.write([as_dict(table)], self._aggregate)
+        run = self._store.write([self._as_dict(table)], self._aggregate)
         runs = (*(folded.runs if isinstance(folded, Spilled) else ()), run)
         return Spilled(runs, None, sum(run.entries for run in runs))
 
@@ -162,12 +189,16 @@ class Folder:
             return self._merged(folded.runs, folded.table, partition)
         if self.cuts_keys and partition != WHOLE:
             return self._merged((), folded, partition)
-        finish = self._aggregate.finish
+        if isinstance(folded, Partition) and not isinstance(self._aggregate, InOrder):
+            merge, zero, finish = self._aggregate.merge, self._aggregate.zero, self._aggregate.finish
+            tables = (self._finished(table) for _, table in folded.folded(merge, zero))
+            return Stream(gathered(type(finish(zero())), tables))
+        return self._finished(self._as_dict(folded))
+
+    def _finished(self, folded: Any) -> Any:
         if self.by_key and not isinstance(self._aggregate, Sorted):
             self.groups += len(folded)
-        if isinstance(self._aggregate, InOrder):
-            return finish(as_dict(folded))
-        return folded.update(finish) if isinstance(folded, Partition) else finish(folded)
+        return self._aggregate.finish(folded)
 
     def _merged(self, runs: tuple[Run, ...], table: Any, partition: tuple[int, int]) -> Stream:
         batches = merge_partition(self._store, runs, as_dict(table), self._aggregate, partition)

@@ -22,8 +22,8 @@ from .. import _context
 from .._aggregate import Aggregate
 from .._shuffle.grouping import Tag
 from .._shuffle.interim import Interim, InterimSplit, PartWriter
-from .._shuffle.keys import Stream, whole
 from .._shuffle.spill import Pile, Spill, Store, Unfoldable
+from .._shuffle.tables import Stream, whole
 from .._wire.messages import NO_CHUNK, Counts, Report
 from ..inputs import Split
 from ..outputs import Draft

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import msgpack
 
-from .._shuffle.keys import Items
+from .._shuffle.tables import Items
 from .._tasks.runner import EMPTY
 from ..errors import NotSerializable, ProtocolError
 from .loading import Buffer

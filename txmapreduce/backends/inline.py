@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._schedule.events import Attempt, FoldAttempt, Handle, MapAttempt, Outcome
 from .._shuffle.interim import Interim
-from .._shuffle.keys import Partition, pieces, whole
+from .._shuffle.tables import pieces, whole
 from .._tasks.failures import class_names, error_text, failure_text, traceback_text
 from .._tasks.folding import is_cut
 from .._tasks.runner import WHOLE, MapTask, Program, Runner, TaskError
@@ -139,8 +139,7 @@ class InlineSession:
                 yield handle.value
                 continue
             handle.parts = handle.parts or self._runner.parts(handle.value, self._nparts)
-            part = handle.parts[attempt.partition]
-            yield Partition(part.kind, list(part.buckets))  # the fold puts what it makes in their place
+            yield handle.parts[attempt.partition]
 
     def kill(self, id: int, error: MapReduceError) -> None:
         """
@@ -192,8 +191,6 @@ def _plain(value: Any, chunk: int) -> Any:
     """
     What comes of a value that has to be plain data, or the same refusal as with worker processes.
     """
-    if isinstance(value, Partition):
-        value = value.copy()
     try:
         return loads(dumps(value))
     except NotSerializable as error:
