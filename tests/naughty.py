@@ -537,14 +537,20 @@ def left(a: Any, b: Any) -> Any:
 
 class SumThatDies(aggregates.Sum):
     """
-    A sum whose first C{finish}, in the last fold, kills its worker.
+    A sum that kills a worker, once, in the last fold: as soon as that has finished C{after} sums.
     """
 
-    def __init__(self, path: str) -> None:
+    finished = 0
+
+    def __init__(self, path: str, after: int = 0) -> None:
         super().__init__()
         object.__setattr__(self, "path", path)
+        object.__setattr__(self, "after", after)
 
     def finish(self, acc: Any) -> Any:
+        SumThatDies.finished += 1
+        if SumThatDies.finished <= self.after:  # type: ignore[attr-defined]
+            return super().finish(acc)
         try:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL))  # type: ignore[attr-defined]
         except FileExistsError:
@@ -559,6 +565,14 @@ def keys_of(record: int) -> Iterator[tuple[str, int]]:
     """
     for n in range(10):
         yield f"key {record * n % 50}", record
+
+
+def many_keys_of(record: int) -> Iterator[tuple[int, int]]:
+    """
+    Two thousand keys, the same for each record.
+    """
+    for n in range(2000):
+        yield n, 1
 
 
 class Unsendable:

@@ -38,7 +38,7 @@ from txmapreduce._schedule.checked import CheckedSchedule
 from txmapreduce._schedule.events import Attempt, Event, FoldAttempt, Instruction, MapAttempt, Outcome, Plan
 from txmapreduce._schedule.schedule import Schedule
 from txmapreduce._shuffle.keys import ByKey, by_key
-from txmapreduce._shuffle.tables import pieces
+from txmapreduce._shuffle.tables import as_dict, pieces
 from txmapreduce._tasks.runner import EMPTY, MapTask, Program, Reduce, Runner, TaskError
 from txmapreduce.aggregates import Collect, Counts
 from txmapreduce.errors import MapReduceError, RunTimedOut, TaskFailed, TaskTimedOut, WorkerDied
@@ -368,6 +368,7 @@ class Worker:
         self.runner = Runner(program)
         self.queue: deque[Task | Data] = deque()
         self.keeps: Data | None = None
+        self.owns: Data | None = None
         self.alive = True
         self.closing = False
 
@@ -662,8 +663,12 @@ class Workers:
         data.parts = [pickle.dumps(part) for part in worker.runner.hand_over(self.nparts)]
         data.worker = worker.keeps = None
         self._next(worker)
-        self.post(events.Secured(data))
-        if self.rng.random() < self.setting.late:
+        last = [task for task in data.awaited or () if task.attempt.finish and not task.attempt.keeps]  # type: ignore
+        if last and worker.owns is None and self.rng.random() < 0.5:
+            worker.owns = data  # parts of it stay for the last fold
+        else:
+            self.post(events.Secured(data))
+        if worker.owns is not data and self.rng.random() < self.setting.late:
             self.clock.later(self.rng.random(), self.post, self.rng.choice([events.Secured, events.Lost])(data))
         for task in data.awaited or ():
             if all(handle.parts is not None for handle in task.attempt.inputs):  # type: ignore
@@ -693,12 +698,12 @@ class Workers:
         guilty = tasks.pop(0) if tasks and worker.queue[0] is tasks[0] else None
         self.waiting.extendleft(task for task in reversed(tasks) if not task.dropped)
         self.workers.remove(worker)
-        told: list[Event] = []
+        told: list[Event] = [] if worker.owns is None else [events.Lost(worker.owns)]
         if worker.keeps is not None:
             data, worker.keeps = worker.keeps, None
             data.worker = None
             lost = (events.Broke(task.attempt.id, error, True, charge=False) for task in data.awaited or ())
-            told = [*lost, events.Lost(data, data.awaited is not None)]
+            told += [*lost, events.Lost(data, data.awaited is not None)]
         if guilty is not None:
             starved = rng.random() < self.setting.starvation
             broke = events.Broke(guilty.attempt.id, error, True, True, guilty.chunk, starved, guilty.record)
@@ -781,6 +786,7 @@ class Simulation:
         self._most = 0
         self._open: dict[int, Attempt] = {}
         self.backups = self.careful = 0
+        self.discarded = False
         self._losers: set[int] = set()
         self._ids: set[int] = set()
         self._started: set[int] = set()
@@ -976,6 +982,9 @@ class Simulation:
         handle = instruction.handle
         self.need(handle not in self._seen, "delivered twice")
         self._seen.add(handle)
+        if not self.setting.plan.collects:
+            self._values.append(handle)
+            return
         self._values.extend(value for part in handle.parts for value in pickle.loads(part))  # type: ignore
         if self.setting.plan.streams:
             self._untaken += 1
@@ -1002,6 +1011,11 @@ class Simulation:
             self.need(self.setting.trouble.startswith("fold"), f"no answer: {instruction.error}")
         elif instruction.handles:
             self._check_partial(self._value(instruction.handles))
+
+    def _do_discard(self, instruction: events.Discard) -> None:
+        self.need(bool(self._values), "nothing was delivered")
+        self._values.clear()
+        self.discarded = True
 
     def _do_conclude(self, instruction: events.Conclude) -> None:
         self.end = instruction
@@ -1051,7 +1065,7 @@ class Simulation:
     def _value(self, handles: Iterable[Any]) -> Any:
         values = [pickle.loads(part) for handle in handles for part in handle.parts]
         if len(values) == 1:
-            return values[0]
+            return as_dict(values[0])
         whole: dict[Any, Any] = {}
         for value in values:
             self.need(whole.keys().isdisjoint(value), "a key in two partitions")
@@ -1097,12 +1111,13 @@ class Simulation:
         total = len(setting.records) if not setting.plan.splits else min(len(records), len(setting.records))
         self.need(records == setting.records[:total], "not all was read")
         whole = sequential(setting, self._chunks)
-        got = self._values if setting.plan.collects else self._value(end.handles)
+        got = self._values if setting.plan.collects else self._value((*self._values, *end.handles))
         if setting.kind == "rush":
             got, whole = sorted(got), sorted(whole)
         self.need(got == whole, f"{got!r} is not {whole!r}")
         self.need(not any(isinstance(attempt, MapAttempt) for attempt in self._open.values()), "maps still run")
-        self.need(not self._lots, f"lots are left: {self._lots}")
+        kept = any(worker.owns for worker in self.workers.workers)  # parts that can be lost to the very end
+        self.need(kept or not self._lots, f"lots are left: {self._lots}")
         self.need(tally.chunks == len(self._chunks) == self.schedule.chunks_total, "chunks not counted")
         self.need(tally.records == len(records), "records not counted")
         skips = sorted(setting.bad & set(records)) if setting.program.skip_bad else []
@@ -1142,6 +1157,7 @@ def batch(seeds: range) -> tuple[int, list[str], Counter[str]]:
         kinds[simulation.setting.kind] += 1
         kinds["ends in: " + (simulation.setting.trouble or "success")] += 1
         kinds["with backups"] += simulation.backups > 0
+        kinds["deliveries discarded"] += simulation.discarded
         kinds["with chunks in pieces"] += simulation.careful > 0
     return total, wrong, kinds
 

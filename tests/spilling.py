@@ -90,7 +90,7 @@ class Kind:
         the job gave.
     @ivar ordered: whether keys are in order.
     @ivar limit: how much memory a worker has. One that has nothing takes a little less than two fifths of it, so it
-        spills as soon as it has grown by a few MiB.
+        spills as soon as it has grown by a few MiB; sums that are packed need less for that.
     """
 
     options: dict[str, Any]
@@ -132,7 +132,7 @@ def row(columns: dict[str, int]) -> tuple[int, ...]:
 
 
 KINDS = (
-    Kind({"reduce_by_key": operator.add}, ("tsv",), TextFiles, numbers, sums, ordered=False),
+    Kind({"reduce_by_key": operator.add}, ("tsv",), TextFiles, numbers, sums, ordered=False, limit="48MiB"),
     Kind({"reducer": functions.total_of}, ("jsonl", "gzip"), JsonLines, tuple, sums),
     Kind(
         {"reduce_by_key": Sum()},

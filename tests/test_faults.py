@@ -22,6 +22,7 @@ from twisted.internet.defer import CancelledError
 from txmapreduce import MapReduce, Policy, TextFiles
 from txmapreduce._pool import process
 from txmapreduce._pool.cgroup import OomKills
+from txmapreduce._run.coordinator import Coordinator
 from txmapreduce._schedule import schedule
 from txmapreduce.aggregates import Counts
 from txmapreduce.backends import _session
@@ -260,6 +261,21 @@ class DeathTests(FaultCase):
             self.assertEqual(await run.result, expected, f"{many}")
             self.assertGreater(run.progress().retried, 0)
             self.assertEqual(run.progress().records, 60)
+
+    async def test_afterPartitionsWerePutTogether(self) -> None:
+        """
+        And so it is when partitions are done before a worker dies: what has been put together of them is dropped, since
+        the next last fold makes all of them again.
+        """
+        self.patch(schedule, "MANY_KEYS", 5)
+        drop, dropped = Coordinator._do_discard, []
+        self.patch(Coordinator, "_do_discard", lambda run, what: (dropped.append(run._values), drop(run, what)))
+        fold = naughty.SumThatDies(self.mktemp(), after=800)
+        run = MapReduce(naughty.many_keys_of, reduce_by_key=fold, policy=ONE).start(range(20), backend=self.pool(2))
+        self.assertEqual(await run.result, {key: 20 for key, _ in naughty.many_keys_of(0)})
+        self.assertEqual(len(dropped), 1)
+        self.assertGreater(len(dropped[0]), 0)
+        self.assertGreater(run.progress().retried, 0)
 
 
 class HangTests(FaultCase):

@@ -211,11 +211,25 @@ class LastTests(SynchronousTestCase):
         """
         last = Last([5, 6, 7], [Outcome("x", size=4), Outcome("y", size=3)])
         self.assertEqual(last.combined, 7)
-        last.put(7, Outcome("c", counts=Counts(groups=2)))
+        given = list(last.put(7, Outcome("c", counts=Counts(groups=2))))
         last.again(5, 9)
         self.assertEqual([id in last for id in (5, 6, 7, 9)], [False, True, False, True])
-        last.put(6, Outcome("b", counts=Counts(groups=1, spilled=5)))
-        self.assertIsNone(last.handles())
-        last.put(9, Outcome("a", counts=Counts(spilled=6)))
-        self.assertEqual(last.handles(), ("a", "b", "c"))
+        given += last.put(6, Outcome("b", counts=Counts(groups=1, spilled=5)))
+        self.assertFalse(last.ended)
+        given += last.put(9, Outcome("a", counts=Counts(spilled=6)))
+        self.assertTrue(last.ended)
+        self.assertEqual((given, last.given), ([], 0))
+        self.assertEqual(list(last.ready()), ["a", "b", "c"])
         self.assertEqual((last.groups, last.spilled), (3, 11))
+
+    def test_early(self) -> None:
+        """
+        Before the end it may give away what is done, in the order of partitions, each once; what ends it is left.
+        """
+        last = Last([1, 2, 3, 4], [], early=True)
+        self.assertEqual(list(last.put(2, Outcome("b"))), [])
+        self.assertEqual(list(last.put(1, Outcome("a"))), ["a", "b"])
+        self.assertEqual(last.given, 2)
+        self.assertEqual(list(last.put(4, Outcome("d"))), [])
+        self.assertEqual(list(last.put(3, Outcome("c"))), [])
+        self.assertEqual(list(last.ready()), ["c", "d"])

@@ -139,7 +139,7 @@ class FakeRun:
 
     def retire(self, slot: Slot) -> None:
         self.events.append(("retire",))
-        slot.child.send(HandOver(self.run, 1, -1))
+        slot.child.send(HandOver(self.run, 1, -1, 1))
 
     def unavailable(self, error: BackendUnavailable) -> None:
         self.events.append(("unavailable", str(error)))

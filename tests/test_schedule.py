@@ -19,6 +19,7 @@ from txmapreduce._schedule.events import (
     Capacity,
     Conclude,
     Deliver,
+    Discard,
     Drop,
     Event,
     Finished,
@@ -762,6 +763,32 @@ class KeptTests(Case):
         self.says(done(4), then=[])
         self.says(broke(3), then=[last(5, "a", "b", partition=0, attempt=2)])
         self.says(done(5), then=[Conclude(("h5", "h4"))])
+
+    def test_partitionsAreDeliveredEarly(self) -> None:
+        """
+        Partitions are delivered in their order as they are done. When inputs of the last fold are lost, nothing that
+        was delivered counts any more.
+        """
+        self.read(2)
+        self.tell(kept(1, "a", size=60, nparts=3), kept(2, "b", size=60, nparts=3))
+        self.says(done(4), then=[])
+        self.says(done(3), then=[Deliver("h3"), Deliver("h4")])
+        self.assertIn(Discard(), self.tell(Lost("a")))
+        self.tell(broke(5, charge=False))
+        self.says(kept(6, "c", size=60, nparts=3), then=[last(id, "b", "c", partition=id - 7) for id in (7, 8, 9)])
+        self.says(done(7), then=[Deliver("h7")])
+        self.says(done(8), then=[Deliver("h8")])
+        self.says(done(9), then=[Conclude(("h9",))])
+
+    def test_streamsGetPartitionsAtTheEnd(self) -> None:
+        """
+        What was read of a stream can't be taken back, so it comes when nothing can be lost.
+        """
+        self.begin(collects=False, ordered=False, streams=True)
+        self.read(2)
+        self.tell(kept(1, "a", size=60, nparts=2), kept(2, "b", size=60, nparts=2))
+        self.says(done(3), then=[])
+        self.says(done(4), then=[Conclude(("h3", "h4"))])
 
     def test_cutInOtherWays(self) -> None:
         """

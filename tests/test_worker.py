@@ -201,7 +201,7 @@ class AnswerTests(SynchronousTestCase):
         worker.define(1, Program(lambda x: [(x, 1)], Counts(), pairs=False, flat=True))
         worker.map(1, 1, ["a", "b"], hold=True)
         worker.map(1, 2, ["a"], hold=True)
-        worker.send(HandOver(1, 1, -1), HandOver(1, 1, -1))
+        worker.send(HandOver(1, 1, -1, 1), HandOver(1, 1, -1, 1))
         first, second, parts, nothing = (worker.next() for _ in range(4))
         assert isinstance(first, Done) and isinstance(second, Done)
         self.assertEqual([(first.held, first.lengths), (second.held, second.lengths)], [(True, ()), (True, ())])
@@ -221,7 +221,7 @@ class AnswerTests(SynchronousTestCase):
             worker.next()
         worker.send(Forget(1))
         worker.define(1, Program(lambda x: x, Counts()))
-        worker.send(HandOver(1, 1, -1), HandOver(2, 1, -1))
+        worker.send(HandOver(1, 1, -1, 1), HandOver(2, 1, -1, 1))
         parts = [part for _ in range(2) for part in worker.values(worker.next())]
         self.assertEqual([dict(part.items()) for part in parts], [{}, {"a": 1}])
 
@@ -391,7 +391,7 @@ class AnswerTests(SynchronousTestCase):
         worker = self.worker()
         worker.define(1, Program(naughty.modules, Counts(), flat=True))
         worker.map(1, 1, [1], hold=True)
-        worker.send(HandOver(1, 1, -1))
+        worker.send(HandOver(1, 1, -1, 1))
         worker.next()
         (loaded,) = worker.values(worker.next())
         self.assertIn("txmapreduce", loaded)

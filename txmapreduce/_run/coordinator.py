@@ -75,9 +75,9 @@ class Coordinator:
         self._busy = False
         self._retry_names = frozenset(f"{kind.__module__}.{kind.__qualname__}" for kind in job.policy.retry_exceptions)
         self._arrived: deque[Handle] = deque()
-        self._values: list[Any] = []
+        self._values: Any = [] if self._plan.collects else None
         self._assembling = False
-        self._concluded: tuple[Handle, ...] | None = None
+        self._concluded = False
         self._tickets: dict[int, Deferred[Any]] = {}
         self._ended: tuple[Any] | None = None
         self._reader: Deferred[None] | None = None
@@ -219,15 +219,16 @@ class Coordinator:
         else:
             self._assemble()
 
+    def _do_discard(self, instruction: events.Discard) -> None:
+        self._arrived, self._values, self._assembling = deque(), None, False
+
     def _do_conclude(self, instruction: events.Conclude) -> None:
-        self._concluded = instruction.handles
+        self._concluded = True
+        self._arrived.extend(instruction.handles)
         if self._plan.streams:
-            self._arrived.extend(instruction.handles)
             self._tell_reader()
-        elif self._plan.collects:
-            self._assemble()
         else:
-            self.gather(instruction.handles).addCallback(self._checked).addCallbacks(self._end, self._end)
+            self._assemble()
 
     def _do_answer(self, instruction: events.Answer) -> None:
         waiting = self._tickets.pop(instruction.ticket)
@@ -244,16 +245,16 @@ class Coordinator:
         """
         if not self._assembling:
             self._assembling = True
-            self._together(self._values, self._take_arrived()).addCallbacks(self._assembled, self._end)
+            arrived = self._arrived
+            together = self._together(self._values, _taken_from(arrived))
+            together.addCallback(self._assembled, arrived).addErrback(self._end)
 
-    def _take_arrived(self) -> Iterator[Handle]:
-        while self._arrived:
-            yield self._arrived.popleft()
-
-    def _assembled(self, values: list[Any]) -> None:
-        self._assembling = False
-        if self._concluded is not None and self._ended is None:
-            self._end(values)
+    def _assembled(self, values: Any, arrived: deque[Handle]) -> None:
+        if arrived is not self._arrived:
+            return  # it was discarded meanwhile
+        self._assembling, self._values = False, values
+        if self._concluded and self._ended is None:
+            self._end(self._checked(values))
 
     def gather(self, handles: Sequence[Handle]) -> Deferred[Any]:
         """
@@ -278,7 +279,7 @@ class Coordinator:
         """
         if self._arrived:
             return succeed(self._arrived.popleft())
-        if self._concluded is not None:
+        if self._concluded:
             self._end(None)
         if self._closed.called:  # not before: the next run may need what this one had
             return self.outcome()
@@ -387,6 +388,11 @@ class Coordinator:
         if not self.result.called:
             self.result.callback(None)
         self._tell_reader()
+
+
+def _taken_from(arrived: deque[Handle]) -> Iterator[Handle]:
+    while arrived:
+        yield arrived.popleft()
 
 
 def _not_closed(failure: Failure) -> None:

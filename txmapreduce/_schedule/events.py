@@ -365,8 +365,13 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Discard:
+    """What was delivered counts for nothing: there will be another last fold."""
+
+
+@dataclass(frozen=True)
 class Conclude:
-    """The run is complete. What was folded is behind C{handles}."""
+    """The run is complete. What was folded is behind those handles that were delivered, and then C{handles}."""
 
     handles: tuple[Handle, ...]
 
@@ -385,4 +390,4 @@ class Wake:
     at: float
 
 
-Instruction = Read | Submit | Kill | Deliver | Drop | Answer | Conclude | Abort | Wake
+Instruction = Read | Submit | Kill | Deliver | Discard | Drop | Answer | Conclude | Abort | Wake

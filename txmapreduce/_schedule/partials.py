@@ -267,12 +267,19 @@ class Last:
     """
     The last fold: one attempt, or one for each partition.
 
+    @ivar given: how many partitions have been given away by L{ready}.
     @ivar combined: how many values or keys went into it. C{groups}, C{spilled}: what its attempts have counted.
     """
 
-    def __init__(self, ids: Iterable[int], inputs: Iterable[Outcome]) -> None:
+    def __init__(self, ids: Iterable[int], inputs: Iterable[Outcome], early: bool = False) -> None:
+        """
+        @param early: what is done may be given away before all is: it can be taken back, as what was read of a stream
+            can't.
+        """
         self._open = {id: number for number, id in enumerate(ids)}
-        self._handles: list[Handle] = [None] * len(self._open)
+        self._early = early
+        self._done: dict[int, Handle] = {}
+        self.given = 0
         self.combined = sum(outcome.size for outcome in inputs)
         self.groups = self.spilled = 0
 
@@ -285,16 +292,26 @@ class Last:
         """
         self._open[new] = self._open.pop(id)
 
-    def put(self, id: int, outcome: Outcome) -> None:
+    def put(self, id: int, outcome: Outcome) -> Iterator[Handle]:
         """
-        What came of an attempt.
+        What came of an attempt. Gives away what is ready then, if it is not the end.
         """
-        self._handles[self._open.pop(id)] = outcome.handle
+        self._done[self._open.pop(id)] = outcome.handle
         self.groups += outcome.counts.groups
         self.spilled += outcome.counts.spilled
+        return self.ready() if self._early and self._open else iter(())
 
-    def handles(self) -> tuple[Handle, ...] | None:
+    @property
+    def ended(self) -> bool:
         """
-        What came of all of them, or C{None} as long as one is under way.
+        Whether none is under way.
         """
-        return None if self._open else tuple(self._handles)
+        return not self._open
+
+    def ready(self) -> Iterator[Handle]:
+        """
+        Give away what came of those that are next in the order of partitions.
+        """
+        while self.given in self._done:
+            self.given += 1
+            yield self._done.pop(self.given - 1)

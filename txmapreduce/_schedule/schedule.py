@@ -36,6 +36,7 @@ from .events import (
     Capacity,
     Conclude,
     Deliver,
+    Discard,
     Event,
     Finished,
     FoldAttempt,
@@ -191,6 +192,7 @@ class Schedule:
         attempts, tally = self._bag.lose(event.handle)
         if not attempts:
             return
+        self._out += [Discard()] if self.last is not None and self.last.given else []
         self.last = None  # whatever is still told of it: there will be another one, of all chunks
         self.tally.take_back(tally)
         self.retried += len(attempts)
@@ -216,8 +218,7 @@ class Schedule:
     def _on_tick(self, event: Tick, now: float) -> None:
         limit = self.plan.timeout
         if limit is not None and now + HAIR >= self._began + limit:
-            self._end(Abort(RunTimedOut(f"the run did not end within {limit:g} s (the policy's timeout)")))
-            return
+            return self._end(Abort(RunTimedOut(f"the run did not end within {limit:g} s (the policy's timeout)")))
         if self._next_tick is not None and now + HAIR >= self._next_tick:
             self._next_tick = None
         late, at = self._deadlines.overrun(now)
@@ -304,7 +305,7 @@ class Schedule:
         elif attempt.id in self._folds:
             self._partials.put(self._folds.pop(attempt.id), outcome)
         elif self.last is not None and attempt.id in self.last:
-            self.last.put(attempt.id, outcome)
+            self._out += map(Deliver, self.last.put(attempt.id, outcome))
 
     def _broken_fold(self, attempt: FoldAttempt, event: Broke) -> None:
         id, ticket, last = attempt.id, self._tickets.pop(attempt.id, None), self.last
@@ -319,8 +320,7 @@ class Schedule:
         self.retried += 1
         again = replace(attempt, id=self._new_id(), attempt=attempt.attempt + event.charge)
         if ticket is not None:
-            self._ask(ticket, again.attempt)
-            return
+            return self._ask(ticket, again.attempt)
         if id in self._folds:
             self._folds[again.id] = self._folds.pop(id)
         elif last is not None:
@@ -340,16 +340,15 @@ class Schedule:
             if self.plan.collects:
                 return self._end(Conclude(()))
             self._submit_last()
-        handles = None if self.last is None else self.last.handles()
-        if handles is not None:
-            self._end(Conclude(handles))
+        if self.last is not None and self.last.ended:
+            self._end(Conclude(tuple(self.last.ready())))
 
     def _submit_last(self) -> None:
         outcomes = self._partials.all()
         inputs = tuple(outcome.handle for outcome in outcomes)
         cut = partitions(outcomes, self.plan, MANY_KEYS)
         attempts = [FoldAttempt(self._new_id(), 1, inputs, partition, True) for partition in cut]
-        self.last = Last([attempt.id for attempt in attempts], outcomes)
+        self.last = Last([attempt.id for attempt in attempts], outcomes, early=not self.plan.streams)
         for attempt in attempts:
             self._submit(attempt)
 

@@ -142,7 +142,7 @@ class Runner:
         self._context = _context.Task(program.seed)
         self._emitted = self._spilled = 0
         self._held: list[Any] = []  # the accumulator that is kept from task to task, if there is one
-        self._own: list[Any] = []  # the part of it that stays for the last fold
+        self._own: dict[int, Any] = {}  # the parts of it that stay for the last fold
 
     def map(self, task: MapTask, source: Sequence[Any] | Split) -> Outcome:
         """
@@ -292,13 +292,13 @@ class Runner:
         Merge partials in the order given, and C{finish} what comes of it when they are all: where there is an output,
         that is written.
 
-        @param own: add to the part that L{hand_over} left here.
+        @param own: add to the part that L{hand_over} left here for that partition.
         @param partition: fold that one of so many partitions.
         @return: a partial, or the result, or a L{Stream} of it.
         @raise TaskError: the user's code raised, or exited.
         """
         folder = self._folder
-        kept = [self._own.pop()] if own else []
+        kept = [self._own.pop(partition[0])] if own else []
         with self.folding(attempt):
             folded = folder.fold(itertools.chain(kept, partials), partition)
             result = folder.finish(folded, partition) if finish else folder.relieved(folded)
@@ -344,18 +344,18 @@ class Runner:
     def _has_records(self) -> bool:
         return self.program.pairs or self.program.lists
 
-    def hand_over(self, npartitions: int, keep: int = -1) -> list[Any]:
+    def hand_over(self, npartitions: int, keep: int = -1, every: int = 1) -> list[Any]:
         """
-        What was held, in C{npartitions} parts, and start afresh. In place of part C{keep} there is L{STAYS}: it is kept
-        for the L{fold} that asks for it.
+        What was held, in C{npartitions} parts, and start afresh. In place of part C{keep} and each C{every}-th behind
+        it there is L{STAYS}: they are kept for the L{fold}s that ask for them. -1: there are none.
         """
         acc = self._held.pop() if self._held else self._zero()
         if isinstance(acc, Pile):
             acc = self._relieved(acc, keep >= 0)
         parts = [acc] if npartitions == 1 and keep == 0 else self.parts(acc, npartitions)
         if keep >= 0:
-            self._own[:] = [parts[keep]]
-            parts[keep] = STAYS
+            self._own = {n: parts[n] for n in range(keep, npartitions, every)}
+            parts = [STAYS if n in self._own else part for n, part in enumerate(parts)]
         return parts
 
     def _relieved(self, pile: Pile, last: bool) -> Any:

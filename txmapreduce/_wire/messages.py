@@ -89,7 +89,7 @@ class Fold(NamedTuple):
     Fold partials in the order given: the buffers hold them one after the other, C{lengths} says how many buffers each
     has. C{finish}: the last fold, which applies C{initial}, C{finish} and the reducer, to partition C{partition} of
     C{npartitions}, or to everything (-1); otherwise the result is wanted in C{npartitions} parts. C{kept}: start from
-    the part that was kept at the last L{HandOver}.
+    the part of that partition (of everything: part 0) that was kept at the last L{HandOver}.
     """
 
     run: int
@@ -105,13 +105,14 @@ class Fold(NamedTuple):
 
 class HandOver(NamedTuple):
     """
-    Give what was kept for this run, in C{npartitions} parts, and start afresh. Part C{keep} stays, for a L{Fold} that
-    is coming (-1: none does).
+    Give what was kept for this run, in C{npartitions} parts, and start afresh. Part C{keep} and each C{every}-th behind
+    it stay, for L{Fold}s that are coming (-1: none does).
     """
 
     run: int
     npartitions: int
     keep: int
+    every: int
     buffers: tuple[Buffer, ...] = ()
 
 

@@ -225,7 +225,7 @@ class Worker:
     def _hand_over(self, message: HandOver) -> None:
         run = self._runs[message.run]
         try:
-            parts = run.ready().hand_over(message.npartitions, message.keep)
+            parts = run.ready().hand_over(message.npartitions, message.keep, message.every)
             lengths, buffers = encoded(run.codec.dumps, parts, NO_CHUNK)
         except TaskError as error:
             self._fail(message.run, 0, error, run.codec)

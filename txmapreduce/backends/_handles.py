@@ -15,8 +15,10 @@ from twisted.internet.defer import Deferred
 from .._pool.memory import total_memory
 from .._pool.slots import Client, Slot, Ticket
 from .._schedule.events import Attempt, FoldAttempt, MapAttempt, Outcome
+from .._shuffle.keys import by_key
 from .._shuffle.spill import Spill
 from .._tasks.failures import failure_text
+from .._tasks.folding import is_cut
 from .._tasks.runner import Program
 from .._values.codec import Buffer
 from .._values.plain import received
@@ -33,10 +35,14 @@ __all__ = [
     "fold_message",
     "map_message",
     "outcome_of",
+    "partitions_of",
     "parts_to_send",
     "with_spill",
 ]
 
+
+SHARES = 4
+"""Partitions of a last fold for each worker: what is done is put together here while workers fold the rest."""
 
 _SPILL_FAILED = f"{SpillFailed.__module__}.{SpillFailed.__qualname__}"
 
@@ -44,7 +50,8 @@ _SPILL_FAILED = f"{SpillFailed.__module__}.{SpillFailed.__qualname__}"
 class Partial:
     """
     A handle: encoded parts, or a promise that C{slot} keeps them. A part without buffers is kept there for the last
-    fold. C{asked}: into how many parts it was to be cut when it was asked for, and which of them was to stay.
+    fold. C{asked}: into how many parts it was to be cut when it was asked for, and which of them was the first to
+    stay.
     """
 
     __slots__ = ("asked", "parts", "since", "size", "slot", "taken_in")
@@ -249,3 +256,12 @@ def fold_message(
         lengths=tuple(map(len, parts)),
         buffers=tuple(chain.from_iterable(parts)),
     )
+
+
+def partitions_of(program: Program, workers: int) -> int:
+    """
+    In how many partitions the last fold takes place, where it is by key. Each is a part of an output.
+    """
+    if not by_key(program.aggregate):
+        return 1
+    return program.npartitions or (workers * SHARES if is_cut(program.aggregate) and program.draft is None else workers)

@@ -20,7 +20,6 @@ from .._pool.process import Death
 from .._pool.slots import Slot, Ticket
 from .._schedule.events import Attempt, FoldAttempt, Handle, Lost, MapAttempt, Outcome, Secured, Started, Unable
 from .._shuffle.folder import SpillFolder
-from .._shuffle.keys import by_key
 from .._tasks.folding import is_cut
 from .._tasks.runner import Program
 from .._values.broadcast import LocalCodec
@@ -39,6 +38,7 @@ from ._handles import (
     fold_message,
     map_message,
     outcome_of,
+    partitions_of,
     parts_to_send,
     with_spill,
 )
@@ -78,7 +78,7 @@ class ProcessSession:
         program = with_spill(program, self._folder.path, workers, pool.memory_limit)
         self._codec.encode_program(program, functions)
         self._program = program
-        self._nparts = (program.npartitions or workers) if by_key(program.aggregate) else 1  # of a last fold
+        self._nparts = partitions_of(program, workers)  # of a last fold
         self._cuts = self._nparts if is_cut(program.aggregate) else 1  # parts of what children hand over
         self._surroundings = surroundings()
         self._reactor = reactor
@@ -320,9 +320,10 @@ class ProcessSession:
             task.place = largest.slot
         elif attempt.partition is not None and self._cuts > 1:
             if attempt.partition == 0:  # this one decides for all of them, which are submitted one after the other
-                self._places = {n: partial.slot for n, partial in enumerate(holders[: self._nparts])}
-                for n, partial in enumerate(holders[: self._nparts]):
-                    self._ask(partial, self._nparts, n)
+                self._places.clear()
+                for first, partial in enumerate(holders[: min(self.workers, self._nparts)]):
+                    self._ask(partial, self._nparts, first)
+                    self._places.update((n, partial.slot) for n in range(first, self._nparts, self.workers))
             task.place = self._places.get(attempt.partition)
 
     def _ask(self, partial: Partial, npartitions: int | None = None, keep: int = -1) -> list[Task]:
@@ -333,7 +334,7 @@ class ProcessSession:
             assert partial.slot is not None
             self._awaited[partial] = []
             partial.asked = (npartitions or self._cuts, keep)
-            partial.slot.child.send(HandOver(self.run, *partial.asked))
+            partial.slot.child.send(HandOver(self.run, *partial.asked, self.workers))
             self._deadlines.begin(partial)
         return self._awaited[partial]
 
@@ -346,10 +347,9 @@ class ProcessSession:
         parts = cut(message.buffers, message.lengths)
         npartitions, keep = self._kept[slot].asked
         stays = [n for n, part in enumerate(parts) if not part]
-        if len(parts) != npartitions or stays != [keep][: keep + 1]:
-            raise ProtocolError(
-                f"{len(parts)} parts of {npartitions}, all but {stays}, where all but {keep} were asked for"
-            )
+        asked = list(range(keep, npartitions, self.workers)) if keep >= 0 else []
+        if len(parts) != npartitions or stays != asked:
+            raise ProtocolError(f"{len(parts)} parts of {npartitions} but {stays}: all but {asked} were asked for")
         partial = self._kept.pop(slot)
         self._deadlines.end(partial)
         partial.parts = parts
