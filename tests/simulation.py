@@ -664,7 +664,7 @@ class Workers:
         data.worker = worker.keeps = None
         self._next(worker)
         last = [task for task in data.awaited or () if task.attempt.finish and not task.attempt.keeps]  # type: ignore
-        if last and worker.owns is None and self.rng.random() < 0.5:
+        if last and worker.owns is None and self.rng.random() < 0.8:
             worker.owns = data  # parts of it stay for the last fold
         else:
             self.post(events.Secured(data))
@@ -723,11 +723,12 @@ class Workers:
         self.workers.append(self._new_worker())
         self.dispatch()
 
-    def disturb(self) -> None:
+    def disturb(self, owners: bool = False) -> None:
         """
-        Somebody kills a worker, whatever it does, if that can be forgiven.
+        Somebody kills a worker, whatever it does, if that can be forgiven. C{owners}: one that keeps parts for the last
+        fold.
         """
-        worker = self.rng.choice([*self.workers, None])
+        worker = self.rng.choice([*(worker for worker in self.workers if worker.owns or not owners), None])
         if worker is None or not worker.alive:
             return
         task = worker.queue[0] if worker.queue else None
@@ -984,6 +985,7 @@ class Simulation:
         self._seen.add(handle)
         if not self.setting.plan.collects:
             self._values.append(handle)
+            self.clock.later(self.rng.random() * 0.02, self.workers.disturb, True)
             return
         self._values.extend(value for part in handle.parts for value in pickle.loads(part))  # type: ignore
         if self.setting.plan.streams:

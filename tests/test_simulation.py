@@ -25,6 +25,7 @@ class SimulationTests(SynchronousTestCase):
         """
         _, wrong, kinds = batch(range(RUNS))
         self.assertEqual(wrong[:1], [])
+        self.assertGreater(kinds.pop("deliveries discarded"), RUNS // 500, kinds)
         self.assertGreater(min(kinds.values()), RUNS // 100, kinds)
 
     def test_sameStory(self) -> None:
