@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from txmapreduce import MapReduce, Policy, current_task
+from txmapreduce._shuffle import tables
 from txmapreduce._tasks.runner import EMPTY, STAYS, MapTask, Reduce, Runner, TaskError
 from txmapreduce.testing import failing, functions
 
@@ -233,9 +234,27 @@ class HoldTests(SynchronousTestCase):
         self.assertEqual(done.size, len(whole))
         parts = runs.hand_over(3)
         self.assertEqual(len(parts), 3)
-        self.assertEqual({key: value for part in parts for key, value in part.items()}, whole)
+        cut = [table for part in parts for table in part.tables()]
+        self.assertEqual({key: value for table in cut for key, value in table.items()}, whole)
         self.assertEqual(sum(map(len, parts)), len(whole))
         self.assertEqual([len(part) for part in runs.hand_over(2)], [0, 0])
+
+    @given(st.integers(1, 9), st.integers(0, 3), st.integers(1, 4))
+    def test_keep(self, npartitions: int, keep: int, every: int) -> None:
+        """
+        Some parts can be left for folds of their own, and the others be sent.
+        """
+        runs = runner(functions.pairs_of_numbers, reduce_by_key=operator.add)
+        runs.map(task(hold=True), range(100))
+        parts = runs.hand_over(npartitions, keep, every)
+        kept = [n for n, part in enumerate(parts) if part is STAYS]
+        self.assertEqual(kept, list(range(keep, npartitions, every)))
+        found: dict[Any, Any] = {}
+        for n, part in enumerate(parts):
+            here = n in kept
+            found.update(tables.whole(runs.fold([] if here else [part], True, own=here, partition=(n, npartitions))))
+        expected = runner(functions.pairs_of_numbers, reduce_by_key=operator.add).map(task(), range(100)).partial
+        self.assertEqual(found, expected)
 
     def test_afterAFailure(self) -> None:
         """
@@ -281,13 +300,13 @@ class FoldTests(SynchronousTestCase):
         whole = runs.map(task(), [x for records, _ in chunks for x in records]).partial
         (first, cut), *rest = chunks
         runs.map(task(hold=True), first)
-        kept, *others = runs.hand_over(3 if cut else 1, 0)
+        kept, *others = runs.hand_over(3 if cut else 1, 0, 3)
         self.assertIs(kept, STAYS)
         partials = list(others)
         for records, cut in rest:
             table = runs.map(task(), records).partial
             partials.extend(runs.parts(table, 3) if cut else [table])
-        self.assertEqual(dict(runs.fold(partials, True, own=True).items()), whole)
+        self.assertEqual(tables.whole(runs.fold(partials, True, own=True)), whole)
 
     def test_failure(self) -> None:
         """

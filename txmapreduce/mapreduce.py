@@ -56,8 +56,8 @@ class MapReduce(Runnable):
     ) -> None:
         """
         @param npartitions: in how many parts the keys are reduced at the end, each a task of its own; with
-            C{output=PartFiles}, the number of files. Default: one for each worker with an output, or where there are
-            many keys.
+            C{output=PartFiles}, the number of files. Default: one for each worker with an output, and a few for each
+            where there are many keys.
         @param partitioner: C{partitioner(key, npartitions)} is the number of the partition that owns a key, from 0 to
             C{npartitions - 1}: the same for equal keys, in every process. The result then is that of partition 0, that
             of partition 1 and so on, with keys in ascending order within each. Default: with a C{reducer}, ranges of
