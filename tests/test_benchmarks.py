@@ -28,6 +28,7 @@ sys.path.append(str(FOLDER))
 import bench  # noqa: E402
 import cluster  # noqa: E402
 import corpus  # noqa: E402
+import flames  # noqa: E402
 import growth  # noqa: E402
 import growth_jobs  # noqa: E402
 import guard  # noqa: E402
@@ -444,3 +445,28 @@ class ScaleTests(SynchronousTestCase):
         model = scale.Model(scale.plans(50)["list"], 50, 3)
         model._schedule.tally.chunks = 1
         self.assertRaises(AssertionError, model.run)
+
+
+class FlamesTests(SynchronousTestCase):
+    """
+    What was sampled, as trees.
+    """
+
+    def test_frames(self) -> None:
+        """
+        Samples count for the coordinator below Twisted's loop and for workers below their own, and nowhere else.
+        """
+        roots = flames.frames(
+            [
+                "process 1;main (child.py:9);mainLoop (twisted/internet/base.py:1);doPoll (twisted/x.py:2);said (a.py:3) 4",
+                "process 1;main (child.py:9);mainLoop (twisted/internet/base.py:1);doPoll (twisted/x.py:2) 1",
+                "process 2;<module> (<string>:1);Worker.serve (txmapreduce/_worker/loop.py:4);f (workloads.py:7) 3",
+                "process 1;main (child.py:9);check (workloads.py:5) 8",
+            ]
+        )
+        coordinator, workers = roots["coordinator"], roots["workers"]
+        self.assertEqual((coordinator.samples, workers.samples), (5, 3))
+        (poll,) = coordinator.calls.values()
+        self.assertEqual((poll.name, poll.file, poll.samples), ("doPoll", "twisted/x.py", 5))
+        self.assertEqual([call.samples for call in poll.calls.values()], [4])
+        self.assertEqual((coordinator.depth(1), coordinator.depth(5)), (3, 2))
