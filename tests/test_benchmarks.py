@@ -458,8 +458,8 @@ class FlamesTests(SynchronousTestCase):
         """
         roots = flames.frames(
             [
-                "process 1;main (child.py:9);mainLoop (twisted/internet/base.py:1);doPoll (twisted/x.py:2);said (a.py:3) 4",
-                "process 1;main (child.py:9);mainLoop (twisted/internet/base.py:1);doPoll (twisted/x.py:2) 1",
+                "process 1;main (child.py:9);mainLoop (twisted/base.py:1);doPoll (twisted/x.py:2);said (a.py:3) 4",
+                "process 1;main (child.py:9);mainLoop (twisted/base.py:1);doPoll (twisted/x.py:2) 1",
                 "process 2;<module> (<string>:1);Worker.serve (txmapreduce/_worker/loop.py:4);f (workloads.py:7) 3",
                 "process 1;main (child.py:9);check (workloads.py:5) 8",
             ]
