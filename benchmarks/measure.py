@@ -200,7 +200,7 @@ def _finished(record: Record, sampler: Sampler) -> Record:
     """
     prepare = record.pop("prepare_cpu", 0.0)
     sampled = sum(sampler.seen.values())  # what ends by a signal, or is never waited for, is missing in rusage
-    record["cpu"] = max(record["cpu"] - record.pop("check_cpu", 0.0), sampled) - prepare
+    record["cpu"] = max(record["cpu"], sampled) - record.pop("check_cpu", 0.0) - prepare
     record["total"] -= record.pop("check_seconds", 0.0)
     record["peak"] = max(sampler.peak(record.pop("ended_at")), record.pop("last_peak", 0))
     record["rate"] = record["units"] / record["work"]
