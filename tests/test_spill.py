@@ -73,6 +73,8 @@ class SpillTests(SynchronousTestCase):
             (spill, "FAN_IN", 3),
             (spill, "SMALL", 10),
             (spill, "CACHED", 4),
+            (spill, "JUDGED", 6),
+            (spill, "MERGED", 30),
             (spill, "NEW", 0.5),
         ):
             patch = mock.patch.object(module, name, value)

@@ -42,8 +42,14 @@ Keys of a table that a processor's second cache holds, with their values: some 2
 keys, folding took 150 ns each with as many, 160 with twice and 210 with four times as many, 900 in one table.
 """
 
+JUDGED = 1 << 17
+"""Keys of the first table, which shows whether keys come again: 100,000, ten times each, do better in a dict."""
+
 NEW = 0.9
 """The part of pairs that have a new key from which on tables are packed: packing one costs what folding it saves."""
+
+MERGED = 1 << 22
+"""Packed entries, of some 20 bytes each where keys are short, from which on keys that did come again are folded."""
 
 LOOK = 1 << 14
 """Pairs between two looks at the memory, which take 0.2 ms on some systems."""
@@ -247,9 +253,10 @@ class Pile:
         self._unfiled = self._unseen = self._unspilled = 0
         self._runs: list[Run] = []
         by_hash = self._in_order is None and isinstance(aggregate.order, HashOrder)
-        self._most = CACHED if by_hash else sys.maxsize  # keys of the table
+        self._most = JUDGED if by_hash else sys.maxsize  # keys of the table
         self._packed = Partition(BUCKETS, {})
         self._npacked = 0  # its entries
+        self._most_packed = MERGED
         self._nothing_at = 0  # how many pairs there were when the table was empty
         self.pairs = 0
 
@@ -292,6 +299,7 @@ class Pile:
             self._most *= 2
         elif is_packable(self._table):
             self._pack()
+            self._most = CACHED
         else:
             self._most = sys.maxsize
 
@@ -300,6 +308,11 @@ class Pile:
         self._packed.add(scattered(table))
         self._npacked += len(table)
         self._nothing_at = self.pairs
+        if self._npacked > self._most_packed:
+            merge: Callable[[Any, Any], Any] = self._aggregate.merge
+            self._packed = self._packed.reduced(merge, self._aggregate.zero)
+            self._npacked = len(self._packed)
+            self._most_packed = max(MERGED, 4 * self._npacked)
 
     def _look(self) -> None:
         self._unseen = 0

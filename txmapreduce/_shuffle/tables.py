@@ -308,16 +308,15 @@ def _grouped(table: Table | Packed, numbered: Callable[[list[Any]], Sequence[int
     table = as_dict(_unpacked(table))
     assert isinstance(table, dict)
     pack = Packed.of if is_packable(table) else Items
-    keys: dict[int, list[Any]] = {}
-    values: dict[int, list[Any]] = {}
     numbers = numbered(list(table))
     assert numbers is not None
-    for number in set(numbers):
-        keys[number], values[number] = [], []
+    shares: list[tuple[list[Any], list[Any]]] = [([], []) for _ in range(max(numbers, default=-1) + 1)]
+    add_key = [keys.append for keys, _ in shares]
+    add_value = [values.append for _, values in shares]
     for number, key, value in zip(numbers, table, table.values(), strict=True):
-        keys[number].append(key)
-        values[number].append(value)
-    return {number: pack(type(table), keys[number], values[number]) for number in keys}
+        add_key[number](key)
+        add_value[number](value)
+    return {number: pack(type(table), *share) for number, share in enumerate(shares) if share[0]}
 
 
 def _packed(table: dict[Any, Any]) -> Items | Packed:
