@@ -42,11 +42,15 @@ Keys of a table that a processor's second cache holds, with their values: some 2
 keys, folding took 150 ns each with as many, 160 with twice and 210 with four times as many, 900 in one table.
 """
 
-JUDGED = 1 << 17
-"""Keys of the first table, which shows whether keys come again: 100,000, ten times each, do better in a dict."""
-
 NEW = 0.9
 """The part of pairs that have a new key from which on tables are packed: packing one costs what folding it saves."""
+
+SOON = 0.97
+JUDGED = 1 << 17
+"""
+The first table may become larger, until it has so many keys: 100,000 of them that take turns ten times do better in a
+dict. It is packed sooner where so many pairs have a new key, but not all: as drawn from more than 250,000 keys.
+"""
 
 MERGED = 1 << 22
 """Packed entries, of some 20 bytes each where keys are short, from which on keys that did come again are folded."""
@@ -253,7 +257,7 @@ class Pile:
         self._unfiled = self._unseen = self._unspilled = 0
         self._runs: list[Run] = []
         by_hash = self._in_order is None and isinstance(aggregate.order, HashOrder)
-        self._most = JUDGED if by_hash else sys.maxsize  # keys of the table
+        self._most = CACHED if by_hash else sys.maxsize  # keys of the table
         self._packed = Partition(BUCKETS, {})
         self._npacked = 0  # its entries
         self._most_packed = MERGED
@@ -295,7 +299,9 @@ class Pile:
         Pack the table, if most keys come once. Where they come again and again, it may grow, since it then takes in
         more pairs than it would cost to go through what was packed.
         """
-        if len(self._table) < NEW * (self.pairs - self._nothing_at):
+        new = len(self._table) / (self.pairs - self._nothing_at)
+        judged = self._npacked or len(self._table) >= JUDGED
+        if not (new >= NEW if judged else SOON <= new < 1):
             self._most *= 2
         elif is_packable(self._table):
             self._pack()
@@ -345,8 +351,7 @@ class Pile:
             self._pack()
             self._npacked = 0
             merge: Callable[[Any, Any], Any] = self._aggregate.merge
-            for _, table in self._packed.folded(merge, self._aggregate.zero):
-                yield table
+            yield from (table for _, table in self._packed.folded(merge, self._aggregate.zero))
         else:
             table, self._table, self._unspilled = self._table, self._aggregate.zero(), 0
             self._nothing_at = self.pairs
