@@ -15,7 +15,7 @@ from txmapreduce._schedule.chunking import Reading
 from txmapreduce._schedule.partials import Tree
 from txmapreduce._schedule.schedule import Schedule
 
-RUNS = 1500
+RUNS = 1000
 
 
 class SimulationTests(SynchronousTestCase):

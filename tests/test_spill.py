@@ -115,7 +115,7 @@ class SpillTests(SynchronousTestCase):
             owned = {key: value for key, value in expected.items() if partition_of(key, npartitions) == number}
             self.assertEqual(found, owned)
 
-    @settings(max_examples=100)
+    @settings(max_examples=60)
     @given(tasks, st.integers(1, 4), st.sampled_from([1, 2, 7, 200]))
     def test_packed(self, tasks: list[list[tuple[int, int]]], workers: int, npartitions: int) -> None:
         """
