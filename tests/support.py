@@ -18,6 +18,7 @@ from twisted.trial.unittest import TestCase
 
 import txmapreduce
 from txmapreduce import Processes
+from txmapreduce._shuffle.partition import stable_hash
 
 TOP = Path(txmapreduce.__file__).parent.parent
 
@@ -84,3 +85,10 @@ def script(folder: str, source: str, name: str = "script.py") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(textwrap.dedent(source), "utf-8")
     return path
+
+
+def partition_of(key: Any, npartitions: int) -> int:
+    """
+    The number of the partition that owns a key.
+    """
+    return stable_hash(key) * npartitions >> 32

@@ -20,10 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import python
+from tests.support import partition_of, python
 from txmapreduce._shuffle import tables as _shuffle
 from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate
-from txmapreduce._shuffle.partition import partition_of
 from txmapreduce._shuffle.tables import gathered, join, pieces, split
 from txmapreduce.aggregates import Aggregate, Collect, Counts, Distinct, Max, Mean, Sum, TopK
 from txmapreduce.testing import functions
@@ -48,17 +47,16 @@ tables = st.dictionaries(keys, st.integers()) | st.dictionaries(texts, st.intege
 PRINTS = """
 import json
 from decimal import Decimal
-from txmapreduce._shuffle.partition import partition_of
-from txmapreduce._shuffle.tables import gathered, join, pieces, split
+from txmapreduce._shuffle.partition import stable_hash
 keys = ["", "a", "key\\ud800", b"a", 1, -1, 10**30, 1.5, float("inf"), True, None, (1, "a"), ("a", (b"b", None)), (),
     Decimal("1.5"), 2j, frozenset("abc")]
-print(json.dumps([partition_of(key, 97) for key in keys]))
+print(json.dumps([stable_hash(key) * 97 >> 32 for key in keys]))
 """
 
 
 class PartitionTests(SynchronousTestCase):
     """
-    C{partition_of}.
+    The partition that owns a key.
     """
 
     def test_sameEverywhere(self) -> None:

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import mappers
+from tests.support import partition_of
 from txmapreduce._shuffle import merge, runs, spill
 from txmapreduce._shuffle.grouping import Group, Tag, in_order
 from txmapreduce._shuffle.keys import ByKey, ByKeyAggregate
 from txmapreduce._shuffle.ordering import ByPartition, HashOrder, KeyOrder
-from txmapreduce._shuffle.partition import partition_of
 from txmapreduce._shuffle.runs import RunWriter
 from txmapreduce._shuffle.spill import Pile, Spill, Spilled, Store
 from txmapreduce._shuffle.tables import Partition, whole

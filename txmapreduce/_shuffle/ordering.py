@@ -101,7 +101,7 @@ class Order(Protocol):
 
 class HashOrder:
     """
-    By L{stable_hash}: a partition has the keys that L{txmapreduce._shuffle.partition.partition_of} says.
+    By L{stable_hash}: a partition has a range of hashes.
     """
 
     rank: Rank | None = None

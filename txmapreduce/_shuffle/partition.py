@@ -2,13 +2,14 @@
 Which partition owns a key: the same in every process, on every machine and in every version of Python.
 
 Python's own hash of a number keeps that promise and that of text does not, so text goes through CRC-32. What is made of
-such parts (tuples, frozen dataclasses, dates, enums) is hashed by them. A partition is a range of hashes.
+such parts (tuples, frozen dataclasses, dates, enums) is hashed by them. A partition is a range of hashes: of so many
+partitions, the one with number C{hash * npartitions >> 32} owns a key.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import fields
 from datetime import date, datetime, time, timedelta, timezone
@@ -17,7 +18,7 @@ from enum import Enum
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["HASHES", "partition_of", "stable_hash", "stable_hashes"]
+__all__ = ["HASHES", "stable_hash", "stable_hashes"]
 
 HASHES = 1 << 32
 """How many different hashes there are: they are numbers from 0 to this, without it."""
@@ -25,18 +26,6 @@ HASHES = 1 << 32
 _NUMBERS = (int, float, complex, Decimal, Fraction)
 _KNOWN_EQUALITIES = (str.__eq__, bytes.__eq__, tuple.__eq__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-
-
-def partition_of(key: Hashable, npartitions: int) -> int:
-    """
-    The number of the partition that owns C{key}.
-
-    Equal keys have equal partitions, across types as well (C{1 == 1.0 == True}), in any process. Keys of types that
-    L{stable_hash} does not know share partition 0: that is always right, if not always balanced.
-    """
-    if type(key) is str:  # the common case, without another call
-        return zlib.crc32(key.encode("utf-8", "surrogatepass")) * npartitions >> 32
-    return stable_hash(key) * npartitions >> 32
 
 
 def stable_hashes(keys: Iterable[Any]) -> list[int]:

@@ -249,7 +249,7 @@ class Pile:
     """
 
     def __init__(self, aggregate: Keyed, store: Store | None) -> None:
-        self._aggregate = aggregate
+        self._aggregate: Any = aggregate
         self._store = store
         self._table: Any = aggregate.zero()
         self._in_order = aggregate if isinstance(aggregate, (InOrder, Sorted)) else None
@@ -306,6 +306,10 @@ class Pile:
         elif is_packable(self._table):
             self._pack()
             self._most = CACHED
+            if self._npacked > self._most_packed:
+                self._packed = self._packed.reduced(self._aggregate.merge, self._aggregate.zero)
+                self._npacked = len(self._packed)
+                self._most_packed = max(MERGED, 4 * self._npacked)
         else:
             self._most = sys.maxsize
 
@@ -314,11 +318,6 @@ class Pile:
         self._packed.add(scattered(table))
         self._npacked += len(table)
         self._nothing_at = self.pairs
-        if self._npacked > self._most_packed:
-            merge: Callable[[Any, Any], Any] = self._aggregate.merge
-            self._packed = self._packed.reduced(merge, self._aggregate.zero)
-            self._npacked = len(self._packed)
-            self._most_packed = max(MERGED, 4 * self._npacked)
 
     def _look(self) -> None:
         self._unseen = 0
@@ -350,8 +349,7 @@ class Pile:
         if self._npacked:
             self._pack()
             self._npacked = 0
-            merge: Callable[[Any, Any], Any] = self._aggregate.merge
-            yield from (table for _, table in self._packed.folded(merge, self._aggregate.zero))
+            yield from (table for _, table in self._packed.folded(self._aggregate.merge, self._aggregate.zero))
         else:
             table, self._table, self._unspilled = self._table, self._aggregate.zero(), 0
             self._nothing_at = self.pairs

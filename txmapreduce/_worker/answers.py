@@ -9,7 +9,7 @@ from typing import Any
 
 from .._shuffle.rows import Rows
 from .._shuffle.spill import Spilled
-from .._shuffle.tables import Items, Packed, Partition, pieces
+from .._shuffle.tables import Items, Partition, pieces
 from .._tasks.failures import class_names, error_text, traceback_text
 from .._tasks.runner import STAYS, WHOLE, MapTask, Runner, TaskError
 from .._values.codec import Codec
@@ -122,7 +122,7 @@ def size_of(part: object) -> int:
     """
     How many values or keys a part has.
     """
-    return len(part) if isinstance(part, (dict, list, set, Items, Packed, Partition, Rows, Spilled)) else 1
+    return len(part) if isinstance(part, (dict, list, set, Items, Partition, Rows, Spilled)) else 1
 
 
 def _measured(parts: Iterable[Any], sizes: list[int]) -> Iterator[Any]:
